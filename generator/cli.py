@@ -1,0 +1,188 @@
+"""The command line: one short function per verb. The only place that prints or exits.
+
+Exit codes: 0 all is well; 1 the answer is no (stale modules, differing bits, a broken device); 2 bad input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from generator.data import folder
+from generator.errors import GroupwiseError
+
+if TYPE_CHECKING:
+    from generator.lower.program import Program
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(format="%(name)s: %(message)s")
+    if options.verbose:
+        logging.getLogger("groupwise").setLevel(logging.INFO)
+    try:
+        code: int = options.verb(options)
+    except GroupwiseError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader of a pipe left; what it wanted, it has
+        sys.stderr.close()
+        return 0
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m generator", description=__doc__.split("\n")[0])
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help="log each distinct choice once"
+    )
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+
+    build = verbs.add_parser("build", help="emit the modules of the specs")
+    _program_options(build)
+    build.add_argument("--out", type=Path, metavar="DIR", help="default: generated/ beside specs/")
+    build.set_defaults(verb=_build)
+
+    check = verbs.add_parser("check", help="compare the emitted modules with the specs; 1 if stale")
+    _program_options(check)
+    check.add_argument("--out", type=Path, metavar="DIR", help="default: generated/ beside specs/")
+    check.set_defaults(verb=_check)
+
+    listing = verbs.add_parser("list", help="the variants that build emits, one a line")
+    _program_options(listing)
+    listing.set_defaults(verb=_list)
+
+    schema = verbs.add_parser("schema", help="write the JSON Schema of the spec language")
+    schema.add_argument("--specs", type=Path, default=None, metavar="DIR")
+    schema.add_argument("--print", action="store_true", help="to standard output instead")
+    schema.set_defaults(verb=_schema)
+
+    verify = verbs.add_parser("verify", help="run layers here and compare every stage's bits")
+    verify.add_argument(
+        "--shape",
+        metavar="NAME|KEY=VALUE,...",
+        help="a model of the manifest, or experts=,top_k=,hidden=,intermediate=,tokens=",
+    )
+    verify.add_argument("--contract", metavar="GLOB", help="layer contracts; default: the shape's")
+    verify.add_argument(
+        "--generated", type=Path, metavar="DIR", help="default: the shipped modules"
+    )
+    verify.add_argument("--all", action="store_true", help="every layer contract and every variant")
+    verify.add_argument("--seed", type=int, default=0, help="of weights, tokens and routing")
+    verify.set_defaults(verb=_verify)
+
+    probe = verbs.add_parser("probe", help="does this device keep the arithmetic's promises")
+    probe.set_defaults(verb=_probe)
+    return parser
+
+
+def _program_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--specs", type=Path, metavar="DIR", help="default: the shipped specs")
+    parser.add_argument(
+        "--spec", action="append", default=[], metavar="NAME", help="only this spec"
+    )
+    parser.add_argument(
+        "--contract",
+        action="append",
+        default=[],
+        metavar="GLOB",
+        help="only these contracts or layers",
+    )
+    parser.add_argument(
+        "--target", action="append", default=[], metavar="NAME", help="only this target"
+    )
+    parser.add_argument("--all", action="store_true", help="every contract, not only the models'")
+
+
+def _program(options: argparse.Namespace) -> Program:
+    from generator.lower.program import Selection, program
+    from generator.spec.load import load
+
+    selection = Selection(
+        specs=tuple(options.spec),
+        contracts=tuple(options.contract),
+        targets=tuple(options.target),
+        everything=options.all,
+    )
+    return program(load(options.specs or folder("specs")), selection)
+
+
+def _outputs(options: argparse.Namespace) -> tuple[Path, dict[str, str]]:
+    from generator.emit.outputs import outputs
+
+    out = options.out or (options.specs or folder("specs")).parent / "generated"
+    return out, outputs(_program(options), folder("templates"))
+
+
+def _build(options: argparse.Namespace) -> int:
+    from generator.emit.sync import write
+
+    out, files = _outputs(options)
+    difference = write(out, files)
+    print(
+        f"{len(files) - 2} modules in {out}: {len(difference.missing)} new,"
+        f" {len(difference.changed)} changed, {len(difference.stale)} removed"
+    )
+    return 0
+
+
+def _check(options: argparse.Namespace) -> int:
+    from generator.emit.sync import compare, diff
+
+    out, files = _outputs(options)
+    difference = compare(out, files)
+    if not difference:
+        print(f"{out} is fresh: {len(files) - 2} modules")
+        return 0
+    print(diff(out, files, difference))
+    print(f"{out} is stale; run `python -m generator build`", file=sys.stderr)
+    return 1
+
+
+def _list(options: argparse.Namespace) -> int:
+    for plan in _program(options).plans:
+        for variant in plan.kept:
+            requires = ", ".join(str(each) for each in variant.requires)
+            print(
+                f"{plan.contract.name:40} {plan.target.name:9} {variant.design.name:22} {requires}"
+            )
+    return 0
+
+
+def _schema(options: argparse.Namespace) -> int:
+    from generator.spec.canonical import json_schema
+
+    if options.print:
+        print(json_schema(), end="")
+        return 0
+    path = (options.specs or folder("specs")) / "schema.json"
+    path.write_text(json_schema(), encoding="utf-8")
+    print(f"wrote {path}")
+    return 0
+
+
+def _verify(options: argparse.Namespace) -> int:
+    from generator.verify.command import verify
+
+    return verify(
+        shape=options.shape,
+        contract=options.contract,
+        generated=options.generated,
+        everything=options.all,
+        seed=options.seed,
+        say=lambda line: print(line, flush=True),
+    )
+
+
+def _probe(options: argparse.Namespace) -> int:
+    from generator.runtime.probe import probe
+
+    broken = 0
+    for result in probe():
+        print(result, flush=True)
+        broken += not result.holds
+    return 1 if broken else 0

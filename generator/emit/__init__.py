@@ -1,0 +1,1 @@
+"""Plan -> {path: text}: Jinja context, rendering, manifest, and the comparison with what is on disk."""

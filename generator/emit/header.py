@@ -1,0 +1,74 @@
+"""The header of an emitted module: what it is, what it requires, why it is exact. Always the same number of lines."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from generator.lower.contract import (
+    CombineContract,
+    Contract,
+    GemmContract,
+    QuantizeContract,
+    RouteContract,
+    contract_digest,
+)
+from generator.lower.variant import Variant
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """One line each: Triton's cache key holds line numbers, so the kernel must not move with the text."""
+
+    title: str
+    contract: str
+    digest: str
+    requires: str
+    exact: str
+
+
+def header(variant: Variant) -> Header:
+    return Header(
+        title=_title(variant.contract),
+        contract=variant.contract.name,
+        digest=contract_digest(variant.contract),
+        requires=", ".join(str(each) for each in variant.requires),
+        exact=_exact(variant),
+    )
+
+
+def _title(contract: Contract) -> str:
+    match contract:
+        case GemmContract():
+            scale = (
+                f"one scale per {contract.group_k or 'column'}{' K' if contract.group_k else ''}"
+            )
+            gemm = f"{contract.codes} rows x {contract.weights} weights ({scale})"
+            if contract.gate:
+                return f"Up projection and SwiGLU: {gemm} -> {contract.output}."
+            return f"Down projection: {gemm} -> {contract.output}."
+        case QuantizeContract():
+            rows = {
+                "gather": "tokens, gathered in expert order,",
+                "sorted": "rows sorted by expert",
+            }[contract.source]
+            what = "Quantize" if contract.operation == "quantize" else "Requantize"
+            return f"{what} {contract.input} {rows} to {contract.codes}, one scale per row."
+        case RouteContract():
+            source = {"ids": "top-k expert ids", "counts": "the number of rows of each expert"}
+            return (
+                f"Route from {source[contract.source]}: sorted rows and row tiles, in one launch."
+            )
+        case CombineContract():
+            return f"Combine each token's {contract.output} rows by router weight, in slot order."
+
+
+def _exact(variant: Variant) -> str:
+    match variant.contract:
+        case GemmContract():
+            return str(variant.proof)
+        case QuantizeContract():
+            return "one fp32 operation a step, rounded to nearest even; codes are in -127..127"
+        case RouteContract():
+            return "integers only; the sort is stable"
+        case CombineContract():
+            return "acc = fma(weight, y, acc) from +0.0 in slot order, then one rounding"

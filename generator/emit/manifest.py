@@ -1,0 +1,129 @@
+"""manifest.json: all that the runtime may know of the emitted modules."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from generator.emit.digest import file_digests
+from generator.lower.contract import contract_digest
+from generator.lower.plan import Plan
+from generator.lower.program import Program
+from generator.lower.variant import Variant
+from generator.spec.canonical import digest
+from generator.spec.model import Model, Target
+
+SCHEMA = 1  # raised when a reader of the old shape would go wrong
+
+
+def manifest(program: Program, templates: Path) -> str:
+    """The manifest's text: one line per entry, so that a diff reads."""
+    contracts = {plan.contract.name: plan.contract for plan in program.plans}
+    data = {
+        "schema": SCHEMA,
+        "inputs": {
+            "specs": {spec.name: digest(spec) for spec in program.specs},
+            "templates": file_digests(templates, "*.jinja"),
+        },
+        "targets": {target.name: _target(target) for target in program.targets},
+        "contracts": {
+            name: {"digest": contract_digest(contract), **contract.axes()}
+            for name, contract in contracts.items()
+        },
+        "layers": {
+            layer.contract.name: {
+                "axes": layer.contract.axes(),
+                "values": layer.contract.values(),
+                "plans": [
+                    {
+                        "name": plan.name,
+                        "tokens": [each.name for each in plan.tokens],
+                        "rows": [each.name for each in plan.rows],
+                    }
+                    for plan in layer.plans
+                ],
+            }
+            for layer in program.layers
+        },
+        "models": {model.name: _model(model, program) for model in program.models},
+        "entries": [_entry(v) for plan in program.plans for v in plan.kept],
+        "selection": [_selection(plan) for plan in program.plans],
+    }
+    return _text(data)
+
+
+def _target(target: Target) -> dict[str, object]:
+    return {
+        "backend": target.backend,
+        "capability": None if target.capability == "none" else list(target.capability),
+        "operations": list(target.operations),
+    }
+
+
+def _model(model: Model, program: Program) -> dict[str, object]:
+    built = {layer.contract.name: layer.contract for layer in program.layers}
+    used = [
+        name
+        for name, layer in built.items()
+        for each in model.layers
+        if (each.dtype, each.intermediate, each.rounding, each.exp, each.spec)
+        == (layer.dtype, layer.intermediate, layer.rounding, layer.exp, layer.spec)
+        and [None if g == "channel" else g for g in (each.up, each.down)]
+        == [layer.up_group, layer.down_group]
+    ]
+    shape = ("experts", "global_experts", "top_k", "hidden", "intermediate")
+    return {
+        **{key: getattr(model, key) for key in shape},
+        "tokens": list(model.tokens),
+        "layers": used,
+    }
+
+
+def _entry(variant: Variant) -> dict[str, object]:
+    design = variant.design
+    return {
+        "contract": variant.contract.name,
+        "target": variant.target.name,
+        "design": design.name,
+        "path": variant.path,
+        "symbol": variant.symbol,
+        "block_m": design.block_m,
+        "block_n": design.block_n,
+        "block_k": design.block_k,
+        "warps": design.warps,
+        "stages": design.stages,
+        "requires": [each.data() for each in variant.requires],
+        "counts": [
+            {"argument": each.argument, "of": each.of, "unit": each.unit} for each in variant.counts
+        ],
+        "proof": None if variant.proof is None else str(variant.proof),
+    }
+
+
+def _selection(plan: Plan) -> dict[str, object]:
+    return {
+        "contract": plan.contract.name,
+        "target": plan.target.name,
+        "bands": [
+            {
+                "rows_per_expert": [each.band.low, each.band.high],
+                "designs": [design.name for design in each.designs],
+            }
+            for each in plan.bands
+        ],
+    }
+
+
+def _text(data: dict[str, object]) -> str:
+    """JSON with one line per item of the long lists and mappings."""
+    parts = []
+    for key, value in data.items():
+        if isinstance(value, list):
+            items = ",\n".join(f"    {json.dumps(each)}" for each in value)
+            parts.append(f"  {json.dumps(key)}: [\n{items}\n  ]" if value else f'  "{key}": []')
+        elif isinstance(value, dict):
+            items = ",\n".join(f"    {json.dumps(k)}: {json.dumps(v)}" for k, v in value.items())
+            parts.append(f"  {json.dumps(key)}: {{\n{items}\n  }}" if value else f'  "{key}": {{}}')
+        else:
+            parts.append(f"  {json.dumps(key)}: {json.dumps(value)}")
+    return "{\n" + ",\n".join(parts) + "\n}\n"

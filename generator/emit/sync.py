@@ -1,0 +1,116 @@
+"""Compare emitted text with a folder, or write it there: whole files, atomically, stale ones removed."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from generator.errors import BuildError, Finding
+
+DIFF_LINES = 40  # of one file; enough to see what kind of change it is
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What a folder lacks, holds besides, or holds in another state."""
+
+    missing: tuple[str, ...]
+    stale: tuple[str, ...]
+    changed: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.missing or self.stale or self.changed)
+
+
+def compare(directory: Path, files: Mapping[str, str]) -> Difference:
+    """How a folder differs from emitted text; bytecode caches do not count."""
+    present = {
+        path.relative_to(directory).as_posix()
+        for path in directory.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    return Difference(
+        missing=tuple(path for path in files if path not in present),
+        stale=tuple(sorted(present - files.keys())),
+        changed=tuple(
+            path
+            for path, text in files.items()
+            if path in present and (directory / path).read_bytes() != text.encode()
+        ),
+    )
+
+
+def diff(directory: Path, files: Mapping[str, str], difference: Difference) -> str:
+    """A unified diff of the changed files, shortened, and a line for each other one."""
+    lines = [f"missing: {path}" for path in difference.missing]
+    lines += [f"stale:   {path}" for path in difference.stale]
+    for path in difference.changed:
+        old = (directory / path).read_text(encoding="utf-8", errors="replace").splitlines()
+        new = files[path].splitlines()
+        hunk = list(difflib.unified_diff(old, new, f"{path} (on disk)", path, lineterm="", n=1))
+        lines += hunk[:DIFF_LINES]
+        if len(hunk) > DIFF_LINES:
+            lines.append(f"... {len(hunk) - DIFF_LINES} more lines of {path}")
+    return "\n".join(lines)
+
+
+def write(directory: Path, files: Mapping[str, str]) -> Difference:
+    """Make the folder equal to the emitted text; returns what changed.
+
+    Raises BuildError where the folder holds files that no build wrote, so that a wrong --out loses nothing.
+    """
+    if directory.exists():
+        _refuse_foreign(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    difference = compare(directory, files)
+    for path in (*difference.missing, *difference.changed):
+        target = directory / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _replace(target, files[path])
+    for path in difference.stale:
+        (directory / path).unlink()
+    _remove_empty(directory)
+    return difference
+
+
+def _refuse_foreign(directory: Path) -> None:
+    if not directory.is_dir():
+        raise BuildError(Finding(str(directory), "is no folder", "pass another --out DIR"))
+    if any(directory.iterdir()) and not (directory / "manifest.json").is_file():
+        raise BuildError(
+            Finding(
+                str(directory),
+                "holds files but no manifest.json, so no build made it",
+                "pass an empty or a generated folder as --out DIR",
+            )
+        )
+
+
+def _replace(target: Path, text: str) -> None:
+    """Readers see the old file or the new one, never a part."""
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(text.encode())
+        Path(name).chmod(0o644)
+        os.replace(name, target)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def _remove_empty(directory: Path) -> None:
+    """Folders that only a stale module's bytecode kept alive go with it."""
+    folders = sorted((p for p in directory.rglob("*") if p.is_dir()), reverse=True)
+    for folder in folders:
+        if folder.name == "__pycache__":
+            modules = {path.stem for path in folder.parent.glob("*.py")}
+            for cached in folder.iterdir():
+                if cached.name.split(".")[0] not in modules:
+                    cached.unlink()
+        if not any(folder.iterdir()):
+            folder.rmdir()

@@ -1,0 +1,316 @@
+"""Contracts: what one operation, and a whole layer, computes to the last bit.
+
+Everything here is derived from a spec. Names are built in this module and parsed nowhere; `axes()` is what the
+manifest holds and what the digest covers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from itertools import product
+
+from generator.formats import FORMATS
+from generator.spec.model import Model, ModelLayer, Spec
+
+Axes = dict[str, object]
+
+
+def group_name(group_k: int | None) -> str:
+    return "gn" if group_k is None else f"g{group_k}"
+
+
+def _join(*parts: str) -> str:
+    return "_".join(part for part in parts if part)
+
+
+def _digest(axes: Axes) -> str:
+    return hashlib.sha256(json.dumps(axes, sort_keys=True).encode()).hexdigest()[:8]
+
+
+@dataclass(frozen=True, slots=True)
+class GemmContract:
+    """A grouped GEMM over rows sorted by expert: `up` with its gated activation, or `down`."""
+
+    operation: str  # up | down
+    weights: str  # element format
+    packing: str
+    layout: str
+    zero_point: str
+    group_k: int | None  # K elements per weight scale; None is the whole K
+    scale: str  # element format of the weight scales
+    scale_layout: str
+    codes: str  # element format of the activations
+    activation_scale: str
+    rounded: str  # what acc * s is rounded to: the activation dtype
+    gate: str | None  # up: the gated activation after that rounding
+    gate_order: str | None
+    exp: str | None
+    output: str  # element format stored
+    version: int
+
+    @property
+    def name(self) -> str:
+        return _join(
+            self.operation,
+            f"w{FORMATS[self.weights].bits}{group_name(self.group_k)}",
+            f"a{FORMATS[self.codes].bits}",
+            self.gate or "",
+            self.output,
+            f"gate{self.rounded}" if self.rounded != self.output else "",
+            "expdevice" if self.exp == "device" else "",
+            f"v{self.version}",
+        )
+
+    @property
+    def weight_tiles(self) -> int:
+        """Weight tiles that one tile of outputs reads: gate and up, or one."""
+        return 2 if self.gate else 1
+
+    def axes(self) -> Axes:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizeContract:
+    """Smooth, scale and round rows to integer codes: `quantize` hidden states, `requantize` the activation."""
+
+    operation: str  # quantize | requantize
+    input: str  # element format of the rows
+    codes: str
+    rounding: str
+    source: str  # sorted: row r is row r of the input; gather: it is the token of slot r
+    smooth: str
+    activation_scale: str
+    version: int
+
+    @property
+    def name(self) -> str:
+        return _join(
+            self.operation,
+            f"a{FORMATS[self.codes].bits}",
+            self.input,
+            "gather" if self.source == "gather" else "",
+            "away" if self.rounding == "half_away" else "",
+            f"v{self.version}",
+        )
+
+    def axes(self) -> Axes:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class RouteContract:
+    """Sort slots by expert, or lay out rows that are sorted, and cut them into row tiles."""
+
+    operation: str  # route
+    source: str  # ids: top-k expert ids; counts: tokens_per_expert of sorted rows
+    sentinel: str
+    version: int
+
+    @property
+    def name(self) -> str:
+        return _join(self.operation, self.source, f"v{self.version}")
+
+    def axes(self) -> Axes:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class CombineContract:
+    """Weighted fp32 sum of a token's rows in slot order."""
+
+    operation: str  # combine
+    output: str  # element format of the rows and of the result
+    router_weight: str
+    version: int
+
+    @property
+    def name(self) -> str:
+        return _join(self.operation, self.output, f"v{self.version}")
+
+    def axes(self) -> Axes:
+        return asdict(self)
+
+
+Contract = GemmContract | QuantizeContract | RouteContract | CombineContract
+
+
+def contract_digest(contract: Contract) -> str:
+    """Eight hex digits of what is computed; two contracts of one name must agree on it."""
+    return _digest(contract.axes())
+
+
+@dataclass(frozen=True, slots=True)
+class LayerPlan:
+    """Operation contracts that realise a layer contract, in launch order, for either way in."""
+
+    name: str
+    tokens: tuple[Contract, ...]  # from hidden states, top-k ids and weights
+    rows: tuple[Contract, ...]  # from rows sorted by expert and tokens_per_expert
+
+    @property
+    def contracts(self) -> tuple[Contract, ...]:
+        return tuple(dict.fromkeys(self.tokens + self.rows))
+
+
+@dataclass(frozen=True, slots=True)
+class LayerContract:
+    """A whole layer: the value of every intermediate, whichever plan and variants run."""
+
+    spec: str
+    weights: str
+    up_group: int | None
+    down_group: int | None
+    scale: str
+    codes: str
+    gate: str
+    dtype: str
+    intermediate: str
+    rounding: str
+    exp: str
+    version: int
+
+    @property
+    def name(self) -> str:
+        up, down = group_name(self.up_group), group_name(self.down_group)
+        return _join(
+            "layer",
+            f"w{FORMATS[self.weights].bits}{up if up == down else up + down}",
+            f"a{FORMATS[self.codes].bits}",
+            self.gate,
+            self.dtype,
+            f"mid{self.intermediate}" if self.intermediate != self.dtype else "",
+            "away" if self.rounding == "half_away" else "",
+            "expdevice" if self.exp == "device" else "",
+            f"v{self.version}",
+        )
+
+    def axes(self) -> Axes:
+        return asdict(self)
+
+    def values(self) -> dict[str, str]:
+        """What stands between the stages; H hidden, I intermediate, rows sorted by expert."""
+        codes = FORMATS[self.codes].dtype
+        return {
+            "hidden_codes": f"{codes} [rows, H]",
+            "hidden_scale": "float32 [rows]",
+            "activation": f"{FORMATS[self.intermediate].dtype} [rows, I]",
+            "activation_codes": f"{codes} [rows, I]",
+            "activation_scale": "float32 [rows]",
+            "expert_output": f"{FORMATS[self.dtype].dtype} [rows, H]",
+            "output": f"{FORMATS[self.dtype].dtype} [tokens, H]",
+        }
+
+
+def _gemm(spec: Spec, operation: str, group: object, dtype: str, output: str, exp: str) -> Contract:
+    gated = operation == "up"
+    return GemmContract(
+        operation=operation,
+        weights=spec.weights.format,
+        packing=spec.weights.packing,
+        layout=spec.weights.layout,
+        zero_point=spec.weights.zero_point,
+        group_k=group if isinstance(group, int) else None,
+        scale=spec.weights.scale,
+        scale_layout=spec.weights.scale_layout,
+        codes=spec.activations.format,
+        activation_scale=spec.activations.activation_scale,
+        rounded=dtype,
+        gate=spec.layer.gate.kind if gated else None,
+        gate_order=spec.layer.gate.order if gated else None,
+        exp=exp if gated else None,
+        output=output,
+        version=spec.version,
+    )
+
+
+def _quantize(spec: Spec, operation: str, element: str, rounding: str, source: str) -> Contract:
+    return QuantizeContract(
+        operation=operation,
+        input=element,
+        codes=spec.activations.format,
+        rounding=rounding,
+        source=source,
+        smooth=spec.activations.smooth,
+        activation_scale=spec.activations.activation_scale,
+        version=spec.version,
+    )
+
+
+def layer_contract(spec: Spec, layer: ModelLayer) -> LayerContract:
+    """The layer contract that one value of every axis names."""
+    return LayerContract(
+        spec=spec.name,
+        weights=spec.weights.format,
+        up_group=layer.up if isinstance(layer.up, int) else None,
+        down_group=layer.down if isinstance(layer.down, int) else None,
+        scale=spec.weights.scale,
+        codes=spec.activations.format,
+        gate=spec.layer.gate.kind,
+        dtype=layer.dtype,
+        intermediate=layer.intermediate,
+        rounding=layer.rounding,
+        exp=layer.exp,
+        version=spec.version,
+    )
+
+
+def plans(spec: Spec, layer: LayerContract) -> tuple[LayerPlan, ...]:
+    """Every way to realise a layer contract."""
+
+    def route(source: str) -> Contract:
+        return RouteContract("route", source, spec.layer.sentinel, spec.version)
+
+    middle = (
+        _gemm(spec, "up", layer.up_group, layer.dtype, layer.intermediate, layer.exp),
+        _quantize(spec, "requantize", layer.intermediate, layer.rounding, "sorted"),
+        _gemm(spec, "down", layer.down_group, layer.dtype, layer.dtype, layer.exp),
+    )
+    combine = CombineContract("combine", layer.dtype, spec.layer.router_weight, spec.version)
+    gather = _quantize(spec, "quantize", layer.dtype, layer.rounding, "gather")
+    in_order = _quantize(spec, "quantize", layer.dtype, layer.rounding, "sorted")
+    return (
+        LayerPlan(
+            name="separate",  # every stage is a kernel of its own
+            tokens=(route("ids"), gather, *middle, combine),
+            rows=(route("counts"), in_order, *middle),
+        ),
+    )
+
+
+def model_layers(specs: tuple[Spec, ...], models: tuple[Model, ...]) -> list[LayerContract]:
+    """The layer contracts that shipped models use, each once, in file order."""
+    by_name = {spec.name: spec for spec in specs}
+    layers = [
+        layer_contract(by_name[each.spec], each)
+        for model in models
+        for each in model.layers
+        if each.spec in by_name
+    ]
+    return list(dict.fromkeys(layers))
+
+
+def all_layers(spec: Spec) -> Iterator[LayerContract]:
+    """Every layer contract of a spec whose two GEMMs share a group size."""
+    for group, dtype, intermediate, rounding, exp in product(
+        spec.weights.group_k,
+        spec.activations.dtype,
+        spec.layer.intermediate,
+        spec.activations.rounding,
+        spec.layer.exp,
+    ):
+        yield layer_contract(
+            spec,
+            ModelLayer(
+                spec=spec.name,
+                up=group,
+                down=group,
+                dtype=dtype,
+                intermediate=intermediate,
+                rounding=rounding,
+                exp=exp,
+            ),
+        )

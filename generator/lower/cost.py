@@ -1,0 +1,139 @@
+"""An analytic cost of a design on a target: it orders legal designs and decides nothing else.
+
+Source: the roofline model (Williams, Waterman, Patterson, CACM 52(4), 2009) with wave quantization, plus Little's
+law for the bytes that a program's stages keep in flight.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import ceil
+
+from generator.formats import FORMATS
+from generator.lower.prune import OPERAND_REGISTERS
+from generator.lower.variant import Variant
+from generator.lower.walk import Walk
+
+
+# Share of the device bandwidth that rows of a tile reach by their length in bytes. 128-byte rows are whole cache
+# lines; 64-byte rows moved 2.3 of 3.7 TB/s (one H200, 2026-11-22, int4 decode 131072 x 7168); 32 is extrapolated.
+LINE_BYTES = 128
+SHORT_ROW_EXPONENT = 0.69
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """One GEMM or row-wise call, as ranking sees it."""
+
+    experts: int  # experts that own rows
+    rows_per_expert: int
+    n: int
+    k: int
+
+    def sizes(self) -> dict[str, int]:
+        rows = self.experts * self.rows_per_expert
+        return {"rows": rows, "N": self.n, "K": self.k, "experts": self.experts}
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """The terms that the estimate is the greatest of, and the estimate."""
+
+    programs: int
+    waves: int
+    bytes_moved: int  # from and to device memory
+    operations: int  # multiplications and additions, padding included
+    memory_us: float
+    cache_us: float
+    math_us: float
+    total_us: float
+
+
+def _row_efficiency(walk: Walk, element_bytes: int) -> float:
+    """Bandwidth share of a walk: each tile of K reads rows of its own length."""
+    sizes = [walk.step] * walk.repeat + [tile.size for tile in walk.tiles]
+    shares = [min(1.0, size * element_bytes / LINE_BYTES) ** SHORT_ROW_EXPONENT for size in sizes]
+    return sum(sizes) / sum(size / share for size, share in zip(sizes, shares, strict=True))
+
+
+def resident_programs(variant: Variant) -> int:
+    """Programs that one processor holds at once."""
+    figures, design = variant.target.cost, variant.design
+    by_threads = figures.resident_threads // design.threads
+    registers = (variant.sum_registers + OPERAND_REGISTERS) * design.threads
+    by_registers = figures.register_file // max(registers, 1)
+    by_shared = figures.shared_per_processor // max(variant.shared_bytes, 1)
+    return max(1, min(by_threads, by_registers, by_shared))
+
+
+def gemm_cost(variant: Variant, shape: Shape) -> Cost:
+    gemm, design, figures = variant.gemm, variant.design, variant.target.cost
+    assert gemm and design.block_m and design.block_n and design.block_k
+    row_tiles = shape.experts * ceil(shape.rows_per_expert / design.block_m)
+    programs = row_tiles * (shape.n // design.block_n)
+    resident = resident_programs(variant)
+    waves = ceil(programs / (figures.processors * resident))
+
+    code_bytes, weight_bytes = FORMATS[gemm.codes].bytes, FORMATS[gemm.weights].bytes
+    columns = gemm.weight_tiles * shape.n
+    groups = shape.k // gemm.group_k if gemm.group_k else 1
+    weights = (
+        shape.experts * columns * (shape.k * weight_bytes + groups * FORMATS[gemm.scale].bytes)
+    )
+    rows = shape.experts * shape.rows_per_expert
+    bytes_moved = weights + rows * (shape.k * code_bytes + shape.n * FORMATS[gemm.output].bytes)
+    tile_bytes = shape.k * (
+        design.block_m * code_bytes + gemm.weight_tiles * design.block_n * weight_bytes
+    )
+    operations = 2 * row_tiles * design.block_m * columns * shape.k
+
+    # The last wave is as long as a full one; within a wave each processor works on its resident programs.
+    per_processor = waves * resident if programs > figures.processors else 1
+    math_us = operations / programs * per_processor / figures.dot_ops_per_us
+    in_flight = min(programs, figures.processors * resident) * variant.shared_bytes
+    dram = min(float(figures.dram_bytes_per_us), in_flight / figures.load_latency_us)
+    memory_us = bytes_moved / (dram * _row_efficiency(variant.walk, weight_bytes))
+    cache_us = programs * tile_bytes / figures.cache_bytes_per_us
+    # One group's promotion waits for its dots: the scaling cannot hide behind the next group's loads.
+    steps = shape.k / variant.unit_k * waves
+    promotion_us = (
+        steps * design.block_m * design.block_n * gemm.weight_tiles / (design.threads * 2e3)
+    )
+    fill_us = figures.load_latency_us * waves
+    total_us = (
+        figures.launch_us
+        + fill_us
+        + max(memory_us, cache_us, math_us)
+        + promotion_us * (groups > 1)
+    )
+    return Cost(programs, waves, bytes_moved, operations, memory_us, cache_us, math_us, total_us)
+
+
+def row_cost(variant: Variant, shape: Shape) -> Cost:
+    """Row-wise operations: bytes, and the steps that one program takes one after the other."""
+    design, figures = variant.design, variant.target.cost
+    rows = shape.experts * shape.rows_per_expert
+    if design.block_k is not None:  # quantize: a program owns rows and walks K twice
+        programs = ceil(rows / (design.block_m or 1))
+        steps, width = 2 * ceil(shape.k / design.block_k), design.block_k * (design.block_m or 1)
+        bytes_moved = rows * shape.k * 4
+    else:  # combine: a program owns columns of one row
+        programs = rows * (shape.n // (design.block_n or 1))
+        steps, width = 2, design.block_n or 1
+        bytes_moved = rows * shape.n * 4
+    resident = resident_programs(variant)
+    waves = ceil(programs / (figures.processors * resident))
+    # A warp moves 512 bytes an instruction; narrower steps leave lanes idle, wider ones take turns.
+    turns = max(1.0, width * 4 / (design.warps * 512))
+    chain_us = waves * steps * (figures.load_latency_us / 4 + turns * 0.02)
+    memory_us = bytes_moved / figures.dram_bytes_per_us
+    total_us = figures.launch_us + max(memory_us, chain_us)
+    return Cost(programs, waves, bytes_moved, 0, memory_us, chain_us, 0.0, total_us)
+
+
+def cost(variant: Variant, shape: Shape) -> Cost:
+    if variant.gemm:
+        return gemm_cost(variant, shape)
+    if variant.contract.operation == "route":
+        return Cost(1, 1, 0, 0, 0.0, 0.0, 0.0, variant.target.cost.launch_us)
+    return row_cost(variant, shape)

@@ -1,0 +1,183 @@
+"""A whole build: which layers and contracts, each lowered on each of its targets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+
+from generator.errors import BuildError, Finding
+from generator.lower.contract import (
+    Contract,
+    GemmContract,
+    LayerContract,
+    LayerPlan,
+    all_layers,
+    contract_digest,
+    model_layers,
+    plans,
+)
+from generator.lower.plan import Plan, ShapeSource, lower
+from generator.spec.model import Model, Spec, SpecSet, Target
+
+# Layers of no shipped model are ranked for these, the middle of the field's real shapes.
+TYPICAL = (ShapeSource(experts=64, n=2048, k=2048), ShapeSource(experts=64, n=1024, k=4096))
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What the user asked to build; empty tuples mean no restriction."""
+
+    specs: tuple[str, ...] = ()
+    contracts: tuple[str, ...] = ()  # glob patterns on contract and layer names
+    targets: tuple[str, ...] = ()
+    everything: bool = False  # all contracts of the specs, not only those of shipped models
+
+
+@dataclass(frozen=True, slots=True)
+class LayerEntry:
+    """A layer contract and the plans that realise it."""
+
+    contract: LayerContract
+    plans: tuple[LayerPlan, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """Everything that emission needs."""
+
+    layers: tuple[LayerEntry, ...]
+    plans: tuple[Plan, ...]  # per contract and target
+    targets: tuple[Target, ...]
+    models: tuple[Model, ...]
+    specs: tuple[Spec, ...]
+
+
+def program(loaded: SpecSet, selection: Selection) -> Program:
+    """Lower what was asked for. Raises BuildError for unknown names and contracts without a legal design."""
+    specs = _named(loaded.specs, selection.specs, "spec")
+    targets = _named(loaded.targets, selection.targets, "target")
+    layers = _layers(specs, loaded.models, selection)
+    lowered: dict[tuple[str, str], Plan] = {}
+    owners: dict[str, Contract] = {}
+    for spec in specs:
+        spec_layers = [layer for layer in layers if layer.contract.spec == spec.name]
+        for contract in _contracts(spec_layers, selection):
+            _one_meaning(owners, contract)
+            for target in targets:
+                key = (contract.name, target.name)
+                emitted = target.name in spec.targets and contract.operation in target.operations
+                if emitted and key not in lowered:
+                    sources = _sources(contract, spec_layers, loaded.models)
+                    lowered[key] = lower(spec, contract, target, sources)
+    if not lowered:
+        raise BuildError(
+            Finding(
+                "build",
+                "nothing matches --spec, --contract and --target",
+                "`python -m generator list --all` names what can be built",
+            )
+        )
+    built = {plan.contract for plan in lowered.values()}
+    whole = tuple(
+        layer for layer in layers if all(set(plan.contracts) <= built for plan in layer.plans)
+    )
+    return Program(whole, tuple(lowered.values()), targets, loaded.models, specs)
+
+
+def _named(items: Sequence, names: tuple[str, ...], kind: str) -> tuple:
+    known = [item.name for item in items]
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise BuildError(
+            [
+                Finding(f"--{kind} {name}", f"no such {kind}", f"use one of {', '.join(known)}")
+                for name in unknown
+            ]
+        )
+    return tuple(item for item in items if not names or item.name in names)
+
+
+def _layers(
+    specs: tuple[Spec, ...], models: tuple[Model, ...], selection: Selection
+) -> list[LayerEntry]:
+    """Layers of the models; with --all, or where a pattern asks for more, every layer of the specs."""
+    by_name = {spec.name: spec for spec in specs}
+    contracts = model_layers(specs, models)
+    if selection.everything or selection.contracts:
+        contracts += [layer for spec in specs for layer in all_layers(spec)]
+    return [
+        LayerEntry(contract, plans(by_name[contract.spec], contract))
+        for contract in dict.fromkeys(contracts)
+    ]
+
+
+def _contracts(layers: list[LayerEntry], selection: Selection) -> list[Contract]:
+    """Contracts in first-use order; a pattern that names a layer takes all of its contracts."""
+    chosen: dict[Contract, None] = {}
+    for layer in layers:
+        for plan in layer.plans:
+            for contract in plan.contracts:
+                if not selection.contracts or any(
+                    fnmatch(name, pattern)
+                    for pattern in selection.contracts
+                    for name in (layer.contract.name, contract.name)
+                ):
+                    chosen.setdefault(contract)
+    return list(chosen)
+
+
+def _one_meaning(owners: dict[str, Contract], contract: Contract) -> None:
+    owner = owners.setdefault(contract.name, contract)
+    if owner != contract:
+        raise BuildError(
+            Finding(
+                contract.name,
+                f"two contracts of one name: {contract_digest(owner)} and {contract_digest(contract)}",
+                "raise `version` in one of the specs",
+            )
+        )
+
+
+def _sources(
+    contract: Contract, layers: list[LayerEntry], models: tuple[Model, ...]
+) -> list[ShapeSource]:
+    """The shapes that a contract meets in the models; else any of theirs that its group divides."""
+    users = {
+        layer.contract: layer
+        for layer in layers
+        if any(contract in plan.contracts for plan in layer.plans)
+    }
+    named = [
+        model
+        for model in models
+        if any(
+            user.dtype == each.dtype
+            and user.intermediate == each.intermediate
+            and user.up_group == (each.up if isinstance(each.up, int) else None)
+            and user.down_group == (each.down if isinstance(each.down, int) else None)
+            for user in users
+            for each in model.layers
+        )
+    ]
+    met = [_source(contract, model) for model in named or models]
+    group = contract.group_k if isinstance(contract, GemmContract) else None
+    fits = [source for source in met if not group or source.k % group == 0]
+    if fits:
+        return list(dict.fromkeys(fits))
+    step = group or 1
+    return [ShapeSource(each.experts, each.n, -(-each.k // step) * step) for each in TYPICAL]
+
+
+def _source(contract: Contract, model: Model) -> ShapeSource:
+    """N and K of an operation in a model."""
+    hidden, intermediate = model.hidden, model.intermediate
+    match contract.operation:
+        case "up":
+            return ShapeSource(model.experts, intermediate, hidden)
+        case "down":
+            return ShapeSource(model.experts, hidden, intermediate)
+        case "requantize":
+            return ShapeSource(model.experts, intermediate, intermediate)
+        case _:
+            return ShapeSource(model.experts, hidden, hidden)

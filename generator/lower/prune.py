@@ -1,0 +1,151 @@
+"""Pruning rules. Each is a named value: why it exists, and what exactly a variant violates.
+
+A rule returns None to keep a variant, else the violated inequality with its numbers and the nearest legal value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from generator.lower.variant import INT32, Variant
+from generator.lower.walk import tiles
+
+# Registers beside the sums: operand fragments, pointers, scales. Kept variants compile without spills for
+# sm_80 and sm_90 at this reserve (Triton 3.6 and 3.9).
+OPERAND_REGISTERS = 80
+LEAST_DOT_K = 32  # an int8 dot of K = 16 does not compile (Triton 3.6 to 3.9)
+LEAST_WARP_SUMS = 16 * 8  # outputs of the smallest matrix instruction of one warp
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A named reason to reject a variant."""
+
+    name: str
+    why: str
+    violation: Callable[[Variant], str | None]
+
+
+@dataclass(frozen=True)
+class Rejection:
+    """One variant and the rule it breaks."""
+
+    variant: Variant
+    rule: Rule
+    what: str
+
+
+def _block_k_exceeds_group(variant: Variant) -> str | None:
+    gemm, block_k = variant.gemm, variant.design.block_k
+    if gemm is None or gemm.group_k is None or block_k is None or block_k <= gemm.group_k:
+        return None
+    nearest = 1 << (gemm.group_k.bit_length() - 1)
+    return f"block_k {block_k} > group {gemm.group_k}; at most {nearest} fits"
+
+
+def _dot_minimum(variant: Variant) -> str | None:
+    gemm, block_k = variant.gemm, variant.design.block_k
+    if gemm is None or block_k is None:
+        return None
+    smallest = min(tile.size for tile in tiles(gemm.group_k or block_k, block_k))
+    if smallest >= LEAST_DOT_K:
+        return None
+    return f"a dot of K = {smallest} < {LEAST_DOT_K}; use block_k {LEAST_DOT_K} or more"
+
+
+def _accumulator_exact(variant: Variant) -> str | None:
+    proof = variant.proof
+    if proof is None or proof.holds:
+        return None
+    longest = proof.capacity // (proof.bound // proof.terms)
+    return f"{proof}; groups of up to {longest} are exact"
+
+
+def _shared_memory(variant: Variant) -> str | None:
+    limit = variant.target.shared_memory
+    if variant.shared_bytes <= limit:
+        return None
+    return f"{variant.shared_bytes} bytes of shared memory > {limit}; use fewer stages or less K"
+
+
+def _accumulator_registers(variant: Variant) -> str | None:
+    needed, limit = variant.sum_registers + OPERAND_REGISTERS, variant.target.registers
+    if variant.gemm is None or needed <= limit:
+        return None
+    return (
+        f"{variant.sum_registers} registers of sums + {OPERAND_REGISTERS} > {limit} a thread;"
+        f" use more warps or a smaller tile"
+    )
+
+
+def _warp_work(variant: Variant) -> str | None:
+    design = variant.design
+    if variant.gemm is None or design.block_m is None or design.block_n is None:
+        return None
+    sums = design.block_m * design.block_n // design.warps
+    if sums >= LEAST_WARP_SUMS:
+        return None
+    most = design.block_m * design.block_n // LEAST_WARP_SUMS
+    return f"{sums} outputs a warp < {LEAST_WARP_SUMS}; use at most {most} warps"
+
+
+def _strategy_on_target(variant: Variant) -> str | None:
+    dot, target = variant.design.dot, variant.target
+    if dot is None or dot in target.dots:
+        return None
+    return f"dot `{dot}` is not right on {target.name}; it has {', '.join(target.dots)}"
+
+
+def _offsets_fit(variant: Variant) -> str | None:
+    limits = variant.limits
+    if variant.gemm is None or limits.n * limits.k < INT32:
+        return None
+    return (
+        f"limits n * k = {limits.n * limits.k} >= 2**31, the int32 offset within one expert;"
+        f" lower limits.n to {(INT32 - 1) // limits.k}"
+    )
+
+
+def _accept_multiples(variant: Variant) -> str | None:
+    promise, design = variant.target.accept_multiples, variant.design
+    if promise == "none":
+        return None
+    if design.block_n and variant.contract.operation != "route" and promise.n % design.block_n:
+        return f"block_n {design.block_n} does not divide {promise.n}; use at most {promise.n}"
+    channel = variant.gemm is not None and variant.gemm.group_k is None
+    if design.block_k and channel and promise.k % design.block_k:
+        return f"block_k {design.block_k} does not divide {promise.k}; use at most {promise.k}"
+    return None
+
+
+RULES = (
+    Rule(
+        "block_k_exceeds_group",
+        "a tile that crosses a group would mix two scales, or waste masked lanes",
+        _block_k_exceeds_group,
+    ),
+    Rule("dot_minimum", "matrix instructions have a least K", _dot_minimum),
+    Rule("accumulator_exact", "a group's sum must be the exact integer", _accumulator_exact),
+    Rule(
+        "strategy_on_target",
+        "some back ends compile a dot wrongly or not at all",
+        _strategy_on_target,
+    ),
+    Rule("offsets_fit", "an offset that wraps reads another expert's weights", _offsets_fit),
+    Rule("accept_multiples", "a target may promise to run any layer", _accept_multiples),
+    Rule("warp_work", "a warp without a whole matrix instruction repeats another's", _warp_work),
+    Rule(
+        "accumulator_registers", "sums that do not fit in registers spill", _accumulator_registers
+    ),
+    Rule("shared_memory", "a program over the limit does not start", _shared_memory),
+)
+
+
+def reject(variant: Variant) -> Rejection | None:
+    """The first rule that a variant breaks, in the order of RULES."""
+    for rule in RULES:
+        what = rule.violation(variant)
+        if what is not None:
+            return Rejection(variant, rule, what)
+    return None

@@ -1,0 +1,1 @@
+"""YAML under specs/ -> validated, frozen models. Standard library, pyyaml and pydantic only."""

@@ -1,0 +1,199 @@
+"""Load a specs folder: every file parsed, shaped and checked, or one SpecError with everything that is wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from generator.errors import Finding, SpecError
+from generator.spec.checks import (
+    MODEL_CHECKS,
+    SPEC_CHECKS,
+    TARGET_CHECKS,
+    Check,
+    Subject,
+    nearest,
+)
+from generator.spec.model import SCHEMA, Frozen, Model, Spec, SpecSet, Target
+from generator.spec.yaml_source import Source, YamlPath, read
+
+Shaped = TypeVar("Shaped", bound=Frozen)
+
+
+def load(directory: Path) -> SpecSet:
+    """Read `directory`/*.yaml, targets/*.yaml and models/*.yaml.
+
+    Raises SpecError with all defects of all files, each with file and line.
+    """
+    if not directory.is_dir():
+        raise SpecError(Finding(str(directory), "no such folder", "pass --specs DIR"))
+    findings: list[Finding] = []
+    specs = _load_folder(directory, Spec, findings)
+    targets = _load_folder(directory / "targets", Target, findings)
+    models = _load_folder(directory / "models", Model, findings)
+    if not findings and not specs:
+        findings.append(
+            Finding(str(directory), "holds no *.yaml spec", "add one, see CONTRIBUTING")
+        )
+    if findings:
+        raise SpecError(findings)
+    everything = SpecSet(
+        specs=tuple(spec for _, spec in specs),
+        targets=tuple(target for _, target in targets),
+        models=tuple(model for _, model in models),
+    )
+    findings += _check(specs, SPEC_CHECKS, everything)
+    findings += _check(targets, TARGET_CHECKS, everything)
+    findings += _check(models, MODEL_CHECKS, everything)
+    if findings:
+        raise SpecError(findings)
+    return everything
+
+
+def _load_folder(
+    directory: Path, kind: type[Shaped], findings: list[Finding]
+) -> list[tuple[Source, Shaped]]:
+    loaded = []
+    for path in sorted(directory.glob("*.yaml")):
+        try:
+            source = read(path)
+            loaded.append((source, shape(source, kind)))
+        except SpecError as error:
+            findings += error.findings
+    return loaded
+
+
+def shape(source: Source, kind: type[Shaped]) -> Shaped:
+    """Give one parsed file its model. Raises SpecError with every defect of shape in the file."""
+    if not isinstance(source.data, dict):
+        raise SpecError(
+            Finding(source.where(()), "is no mapping of keys", f"start with `schema: {SCHEMA}`")
+        )
+    version = source.data.get("schema")
+    if isinstance(version, int) and not isinstance(version, bool) and version > SCHEMA:
+        raise SpecError(
+            Finding(
+                source.where(("schema",)),
+                f"schema {version} is newer than this generator, which reads schema {SCHEMA}",
+                "upgrade groupwise",
+            )
+        )
+    try:
+        # JSON mode: lists become tuples, while every scalar stays strict.
+        return kind.model_validate_json(json.dumps(source.data))
+    except ValidationError as error:
+        raise SpecError(list(_translate(source, kind, error))) from None
+
+
+def _translate(source: Source, kind: type[Frozen], error: ValidationError) -> Iterator[Finding]:
+    seen: set[YamlPath] = set()
+    for each in error.errors(include_url=False):
+        at = _in_file(source, each["loc"], missing=each["type"] == "missing")
+        if at in seen:
+            continue  # a union reports each of its branches; the first says enough
+        seen.add(at)
+        yield _finding(source, kind, at, each["type"], each.get("ctx", {}), each["msg"])
+
+
+def _in_file(source: Source, location: Sequence[str | int], *, missing: bool) -> YamlPath:
+    """Drop the tags that pydantic adds for the branches of a union."""
+    at: YamlPath = ()
+    for index, part in enumerate(location):
+        last = index == len(location) - 1
+        if (*at, part) in source.lines or (last and missing):
+            at = (*at, part)
+    return at
+
+
+def _finding(
+    source: Source,
+    kind: type[Frozen],
+    at: YamlPath,
+    error: str,
+    context: dict[str, Any],
+    message: str,
+) -> Finding:
+    where, name = source.where(at), ".".join(str(part) for part in at)
+    value = _value(source.data, at)
+    if error == "extra_forbidden":
+        legal = _keys(kind, at[:-1])
+        return Finding(where, f"unknown key `{name}`", nearest(at[-1], legal))
+    if error == "missing":
+        return Finding(
+            where, f"the key `{name}` is missing", f"add `{at[-1]}:`", "nothing defaults"
+        )
+    if error in ("literal_error", "group_k"):
+        legal = _literals(kind, at)
+        what = f"`{name}` is {json.dumps(value)}" if legal else f"`{name}` {message}"
+        return Finding(where, what, nearest(value, legal) if legal else "write 128, or `channel`")
+    fixes = {
+        "int_type": "write a whole number without quotes, fraction or exponent",
+        "int_from_float": "write a whole number without a fraction",
+        "greater_than_equal": f"use {context.get('ge')} or more",
+        "greater_than": f"use more than {context.get('gt')}",
+        "float_type": "write a number",
+        "string_type": "write a word",
+        "tuple_type": "write a list: [value, ...]",
+        "too_short": "name at least one value",
+        "string_pattern_mismatch": "use lower-case letters, digits, `_`, `.` and `-`",
+        "model_type": "write a mapping of keys",
+        "model_attributes_type": "write a mapping of keys",
+    }
+    return Finding(where, f"`{name}` is {json.dumps(value)}", fixes.get(error, message))
+
+
+def _value(data: Any, at: YamlPath) -> Any:
+    for part in at:
+        data = data[part] if isinstance(data, list) or part in data else None
+    return data
+
+
+def _annotation(kind: type[Frozen], at: YamlPath) -> Any:
+    """The type that the language states for a path."""
+    current: Any = kind
+    for part in at:
+        options = [current, *get_args(current)]
+        model = next((o for o in options if isinstance(o, type) and issubclass(o, BaseModel)), None)
+        if isinstance(part, int):
+            current = get_args(current)[0] if get_args(current) else None
+        elif model is not None:
+            fields = {field.alias or key: field for key, field in model.model_fields.items()}
+            current = fields[str(part)].annotation if str(part) in fields else None
+        else:
+            return None
+    return current
+
+
+def _keys(kind: type[Frozen], at: YamlPath) -> list[str]:
+    annotation = _annotation(kind, at)
+    for option in (annotation, *get_args(annotation)):
+        if isinstance(option, type) and issubclass(option, BaseModel):
+            return [field.alias or key for key, field in option.model_fields.items()]
+    return []
+
+
+def _literals(kind: type[Frozen], at: YamlPath) -> list[object]:
+    def leaves(annotation: Any) -> Iterator[object]:
+        if get_origin(annotation) in (Union, UnionType):
+            for option in get_args(annotation):
+                yield from leaves(option)
+        elif get_args(annotation) and not isinstance(get_args(annotation)[0], type):
+            yield from (
+                each for each in get_args(annotation) if isinstance(each, (str, int, float))
+            )
+
+    return list(leaves(_annotation(kind, at)))
+
+
+def _check(
+    loaded: list[tuple[Source, Subject]], checks: tuple[Check[Subject], ...], everything: SpecSet
+) -> Iterator[Finding]:
+    for source, subject in loaded:
+        for check in checks:
+            for defect in check.find(subject, source.path, everything):
+                yield Finding(source.where(defect.at), defect.what, defect.fix, check.why)

@@ -1,0 +1,233 @@
+"""The spec language: frozen, strictly typed models of the YAML files under specs/.
+
+The only module, with its neighbours in this folder, that imports pydantic. `load.py` builds these, lowering reads
+them; nothing changes them. A field with one legal value today is there so that a second one is a visible change.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+SCHEMA = 1  # version of the spec language
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.-]*$")]
+Positive = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0)]
+
+
+def _group_k(value: object) -> object:
+    if value == "channel" or (isinstance(value, int) and not isinstance(value, bool)):
+        return value
+    raise PydanticCustomError("group_k", "is neither a whole number of K elements nor `channel`")
+
+
+GroupK = Annotated[
+    int | str,
+    BeforeValidator(_group_k),
+    WithJsonSchema({"anyOf": [{"type": "integer"}, {"const": "channel"}]}),
+]
+FloatFormat = Literal["bf16", "fp16", "fp32"]
+ActivationDtype = Literal["bf16", "fp16"]
+Rounding = Literal["half_even", "half_away"]
+Exp = Literal["exact", "device"]
+Dot = Literal["int8", "fp16_exact", "rank1"]  # how a target may multiply integers exactly
+EmittedDot = Literal["int8"]  # the strategies that templates exist for
+OperationName = Literal["route", "quantize", "requantize", "up", "down", "combine"]
+
+
+class Frozen(BaseModel):
+    """Unknown keys fail, values are never converted, fields are never set again."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+class Weights(Frozen):
+    """How the expert weights and their scales are stored."""
+
+    format: Literal["int8"]
+    packing: Literal["none"]  # one weight a byte
+    layout: Literal["rows"]  # [experts, N, K], K contiguous
+    zero_point: Literal["none"]
+    group_k: Annotated[tuple[GroupK, ...], Field(min_length=1)]  # axis: K elements per scale
+    scale: FloatFormat  # element format of the weight scales
+    scale_layout: Literal["groups_n"]  # [experts, groups, N]
+
+
+class Activations(Frozen):
+    """How hidden states are quantized."""
+
+    format: Literal["int8"]
+    dtype: Annotated[tuple[ActivationDtype, ...], Field(min_length=1)]  # axis: input and output
+    activation_scale: Literal["token"]  # one fp32 scale per row
+    smooth: Literal["expert"]  # fp32 [experts, K], multiplied before quantization
+    rounding: Annotated[tuple[Rounding, ...], Field(min_length=1)]  # axis: of x' / s
+
+
+class Gate(Frozen):
+    """The gated activation: silu(alpha * gate) * (up + up_offset), unclamped."""
+
+    kind: Literal["swiglu"]
+    order: Literal["gate_first"]  # the first N/2 rows of the stacked weight are the gate
+    alpha: Literal[1.0]
+    limit: Literal["none"]
+    up_offset: Literal[0.0]
+
+
+class Layer(Frozen):
+    """What happens between and around the two GEMMs."""
+
+    intermediate: Annotated[tuple[FloatFormat, ...], Field(min_length=1)]  # axis
+    gate: Gate
+    exp: Annotated[tuple[Exp, ...], Field(min_length=1)]  # axis
+    bias: Literal["none"]
+    router_weight: Literal["output"]  # multiplied in the combine, not into the input
+    sentinel: Literal["skip"]  # ids outside the local experts own no row
+
+
+class Limits(Frozen):
+    """Upper bounds of a call. Every proof holds up to these, and nothing is claimed past them."""
+
+    rows: Positive  # routed rows, tokens * top_k
+    k: Positive  # contraction length of either GEMM
+    n: Positive  # rows of the stacked gate and up weight
+    experts: Positive  # local experts
+
+
+Axis = Annotated[tuple[Positive, ...], Field(min_length=1)]
+
+
+class RouteSpace(Frozen):
+    """block_m: slots per step; block_n: histogram bins, at least the number of experts."""
+
+    block_m: Axis
+    block_n: Axis
+    warps: Axis
+    stages: Axis
+
+
+class QuantizeSpace(Frozen):
+    """block_m: rows per program; block_k: columns per step."""
+
+    block_m: Axis
+    block_k: Axis
+    warps: Axis
+    stages: Axis
+
+
+class GemmSpace(Frozen):
+    """block_m x block_n: outputs per program; block_k: the longest K tile of one dot."""
+
+    dot: Annotated[tuple[EmittedDot, ...], Field(min_length=1)]
+    block_m: Axis
+    block_n: Axis
+    block_k: Axis
+    warps: Axis
+    stages: Axis
+
+
+class CombineSpace(Frozen):
+    """block_n: columns per program."""
+
+    block_n: Axis
+    warps: Axis
+    stages: Axis
+
+
+class Designs(Frozen):
+    """The space that lowering enumerates, per operation."""
+
+    route: RouteSpace
+    quantize: QuantizeSpace
+    requantize: QuantizeSpace
+    up: GemmSpace
+    down: GemmSpace
+    combine: CombineSpace
+
+
+class Spec(Frozen):
+    """One file specs/<name>.yaml: a family of contracts, the designs to search, the targets."""
+
+    schema_: Literal[1] = Field(alias="schema")
+    name: Name
+    version: Positive  # the contracts' version: raised when bits or bytes change
+    weights: Weights
+    activations: Activations
+    layer: Layer
+    limits: Limits
+    designs: Designs
+    targets: Annotated[tuple[Name, ...], Field(min_length=1)]
+
+
+class CostFigures(Frozen):
+    """Figures of the cost model. They order designs and never decide what is legal."""
+
+    processors: Positive  # SMs or compute units
+    resident_threads: Positive  # threads per processor
+    register_file: Positive  # 32-bit registers per processor
+    shared_per_processor: Positive  # bytes
+    dot_ops_per_us: Positive  # int8 multiplications and additions of one processor
+    dram_bytes_per_us: Positive
+    cache_bytes_per_us: Positive  # last-level cache, whole device
+    load_latency_us: Rate  # from issue to use of a load that misses the cache
+    launch_us: Rate  # fixed cost of one kernel
+
+
+class AcceptMultiples(Frozen):
+    """A promise of a target: layers whose N and K are multiples of these always run."""
+
+    n: Positive
+    k: Positive
+
+
+class Target(Frozen):
+    """One file specs/targets/<name>.yaml: hardware as data."""
+
+    schema_: Literal[1] = Field(alias="schema")
+    name: Name
+    backend: Literal["any", "cuda", "hip"]
+    capability: Annotated[tuple[int, int], Field()] | Literal["none"]
+    operations: Annotated[tuple[OperationName, ...], Field(min_length=1)]  # emitted for it
+    dots: Annotated[tuple[Dot, ...], Field(min_length=1)]  # dot strategies that compile right
+    accept_multiples: AcceptMultiples | Literal["none"]
+    keep: Literal["one", "per_band"]  # designs kept of a contract
+    warp_size: Positive
+    shared_memory: Positive  # bytes one program may hold
+    registers: Positive  # 32-bit registers one thread may hold
+    cost: CostFigures
+
+
+class ModelLayer(Frozen):
+    """One layer contract that a model's checkpoints use, as a value of every axis of its spec."""
+
+    spec: Name
+    up: GroupK  # group of the gate and up weights
+    down: GroupK  # group of the down weights
+    dtype: ActivationDtype
+    intermediate: FloatFormat
+    rounding: Rounding
+    exp: Exp
+
+
+class Model(Frozen):
+    """One file specs/models/<name>.yaml: a real layer's shape and the contracts it is served with."""
+
+    schema_: Literal[1] = Field(alias="schema")
+    name: Name
+    experts: Positive  # local experts
+    global_experts: Positive  # experts that ids are drawn from
+    top_k: Positive
+    hidden: Positive
+    intermediate: Positive  # of this shard
+    tokens: Annotated[tuple[Positive, ...], Field(min_length=1)]  # batch sizes worth ranking for
+    layers: Annotated[tuple[ModelLayer, ...], Field(min_length=1)]
+
+
+class SpecSet(Frozen):
+    """Everything under one specs folder, in the order of file names."""
+
+    specs: tuple[Spec, ...]
+    targets: tuple[Target, ...]
+    models: tuple[Model, ...]
