@@ -21,6 +21,8 @@ class Band:
     @property
     def samples(self) -> tuple[int, ...]:
         """Rows per expert at which designs are compared."""
+        if self.block_m is None:
+            return (4, 64)
         if self.high is None:
             return (2 * self.low, 16 * self.low)
         return tuple(sorted({max(self.low, self.high // 8), self.high}))

@@ -47,6 +47,8 @@ def route_counts_v1_portable_m1024n1024_w4s1(
         own = row < own_rows
         tl.store(row_expert_ptr + first_row + row, tl.where(own, owner, -1), mask=own)
 
+    # Tiles left over cover the rows past the last expert, then nothing.
+    stop = first_row + own_rows
     tile_count = (length + block_m - 1) // block_m
     first_tile = tl.sum(tl.where(bins < expert, tile_count, 0), axis=0)
     own_tiles = tl.sum(tl.where(bins == expert, tile_count, 0), axis=0)
@@ -54,12 +56,10 @@ def route_counts_v1_portable_m1024n1024_w4s1(
     for chunk in range((own_tiles + CHUNK - 1) // CHUNK):
         tile = chunk * CHUNK + steps
         own = tile < own_tiles
-        # Tiles left over cover the rows past the last expert, then nothing.
-        start = tl.minimum(first_row + tile * block_m, first_row + own_rows)
-        end_row = tl.minimum(start + block_m, first_row + own_rows)
+        start = tl.minimum(first_row + tile * block_m, stop)
         tl.store(tile_expert_ptr + first_tile + tile, tl.where(own, owner, -1), mask=own)
         tl.store(tile_start_ptr + first_tile + tile, start, mask=own)
-        tl.store(tile_end_ptr + first_tile + tile, end_row, mask=own)
+        tl.store(tile_end_ptr + first_tile + tile, tl.minimum(start + block_m, stop), mask=own)
 
 
 OPTIONS = {"num_warps": 4, "num_stages": 1, "enable_fp_fusion": False}

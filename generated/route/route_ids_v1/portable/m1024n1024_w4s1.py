@@ -63,6 +63,8 @@ def route_ids_v1_portable_m1024n1024_w4s1(
         tl.store(row_slot_ptr + row, slot, mask=own)
         next_row += tl.sum(own.to(tl.int32), axis=0)
 
+    # Tiles left over are empty: nothing reads the rows of absent slots.
+    stop = tl.where(is_last, first_row, first_row + own_rows)
     tile_count = (length + block_m - 1) // block_m
     first_tile = tl.sum(tl.where(bins < expert, tile_count, 0), axis=0)
     own_tiles = tl.sum(tl.where(bins == expert, tile_count, 0), axis=0)
@@ -70,12 +72,10 @@ def route_ids_v1_portable_m1024n1024_w4s1(
     for chunk in range((own_tiles + CHUNK - 1) // CHUNK):
         tile = chunk * CHUNK + steps
         own = tile < own_tiles
-        # Tiles left over are empty: nothing reads the rows of absent slots.
-        start = tl.minimum(first_row + tile * block_m, first_row + own_rows)
-        end_row = tl.minimum(start + block_m, first_row + own_rows)
+        start = tl.minimum(first_row + tile * block_m, stop)
         tl.store(tile_expert_ptr + first_tile + tile, tl.where(own, owner, -1), mask=own)
         tl.store(tile_start_ptr + first_tile + tile, start, mask=own)
-        tl.store(tile_end_ptr + first_tile + tile, tl.where(is_last, start, end_row), mask=own)
+        tl.store(tile_end_ptr + first_tile + tile, tl.minimum(start + block_m, stop), mask=own)
 
 
 OPTIONS = {"num_warps": 4, "num_stages": 1, "enable_fp_fusion": False}

@@ -1,0 +1,35 @@
+"""What every launch asks of the tensors handed to it."""
+
+from __future__ import annotations
+
+import torch
+
+from generator.errors import Finding, LaunchError
+
+
+def tensor(
+    name: str,
+    value: torch.Tensor,
+    shape: tuple[int | None, ...],
+    dtypes: tuple[torch.dtype, ...],
+    device: torch.device,
+) -> None:
+    """Raise LaunchError with everything that is wrong with one argument; None in a shape is any length."""
+    findings = []
+    if not isinstance(value, torch.Tensor):
+        raise LaunchError(Finding(name, f"is a {type(value).__name__}", "pass a torch.Tensor"))
+    if value.dtype not in dtypes:
+        legal = " or ".join(str(each) for each in dtypes)
+        findings.append(Finding(name, f"is {value.dtype}", f"pass {legal}"))
+    fits = value.dim() == len(shape) and all(
+        want is None or want == have for want, have in zip(shape, value.shape, strict=True)
+    )
+    if not fits:
+        wanted = ", ".join("any" if each is None else str(each) for each in shape)
+        findings.append(Finding(name, f"has shape {list(value.shape)}", f"pass [{wanted}]"))
+    if value.device != device:
+        findings.append(Finding(name, f"is on {value.device}", f"move it to {device}"))
+    if not value.is_contiguous():
+        findings.append(Finding(name, "is not contiguous", f"pass {name}.contiguous()"))
+    if findings:
+        raise LaunchError(findings)

@@ -1,0 +1,225 @@
+"""Run a whole layer: check what the caller handed in, choose a plan and variants, launch stage by stage.
+
+No host synchronisation anywhere: grids come from shapes, counts and ids stay on the device.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from generator.errors import Finding, LaunchError
+from generator.runtime import check, launch
+from generator.runtime.device import current, targets_for
+from generator.runtime.manifest import Layer, Manifest
+from generator.runtime.pack import LAYOUT, PackedExperts
+from generator.runtime.problem import LayerProblem
+from generator.runtime.select import LayerChoice, select_layer
+from generator.runtime.workspace import buffers, carve, torch_dtype, total_bytes
+
+
+@dataclass(frozen=True)
+class LayerRun:
+    """One call: what was chosen, every intermediate, and the result."""
+
+    problem: LayerProblem
+    choice: LayerChoice
+    buffers: dict[str, torch.Tensor]  # each stage's inputs and outputs, none of them reused
+    out: torch.Tensor
+
+
+def tokens_problem(
+    packed: PackedExperts, tokens: int, top_k: int, targets: tuple[str, ...]
+) -> LayerProblem:
+    """The problem of a call from hidden states and expert ids."""
+    return _problem(packed, "tokens", tokens * top_k, targets)
+
+
+def rows_problem(packed: PackedExperts, rows: int, targets: tuple[str, ...]) -> LayerProblem:
+    """The problem of a call from rows that are sorted by expert."""
+    return _problem(packed, "rows", rows, targets)
+
+
+def _problem(
+    packed: PackedExperts, start: str, rows: int, targets: tuple[str, ...]
+) -> LayerProblem:
+    return LayerProblem(
+        layer=packed.layer,
+        start=start,
+        rows=rows,
+        hidden=packed.hidden,
+        intermediate=packed.intermediate,
+        experts=packed.experts,
+        targets=targets,
+    )
+
+
+def workspace_bytes(problem: LayerProblem, manifest: Manifest) -> int:
+    """Bytes of workspace that a call takes. Raises NoVariantError where nothing accepts the problem."""
+    if problem.rows == 0:
+        return 0
+    layer = manifest.layer(problem.layer)
+    return total_bytes(buffers(problem, layer, select_layer(problem, manifest).block_m))
+
+
+def output_like(hidden: torch.Tensor) -> torch.Tensor:
+    """The result's storage: also what the fake kernels of the custom ops return."""
+    return torch.empty_like(hidden, memory_format=torch.contiguous_format)
+
+
+def run_tokens(
+    packed: PackedExperts,
+    hidden: torch.Tensor,
+    ids: torch.Tensor,
+    weights: torch.Tensor,
+    manifest: Manifest,
+    *,
+    first_expert: int = 0,
+    out: torch.Tensor | None = None,
+    workspace: torch.Tensor | None = None,
+    targets: tuple[str, ...] | None = None,
+) -> LayerRun:
+    """From hidden states [tokens, H], ids int32/int64 [tokens, k] and weights fp32 [tokens, k] to [tokens, H].
+
+    Ids are numbered over all ranks; local expert e has id first_expert + e. Slots of other ids, -1 included, add
+    nothing. `out` and `workspace` (uint8, `workspace_bytes(problem, manifest)`) may be the caller's. Raises
+    LaunchError for tensors that do not fit, NoVariantError where no emitted variant accepts the shape.
+    """
+    layer = _layer(packed, manifest)
+    device, dtype = packed.up_weight.device, torch_dtype(layer.dtype)
+    check.tensor("hidden", hidden, (None, packed.hidden), (dtype,), device)
+    tokens = hidden.shape[0]
+    check.tensor("ids", ids, (tokens, None), (torch.int32, torch.int64), device)
+    top_k = ids.shape[1]
+    check.tensor("weights", weights, (tokens, top_k), (torch.float32,), device)
+    targets = targets or targets_for(device, manifest)
+    problem = tokens_problem(packed, tokens, top_k, targets)
+    result, chosen, own = _prepare(problem, layer, hidden, out, workspace, manifest)
+    if problem.rows == 0:
+        return LayerRun(problem, chosen, own, result.zero_())
+    with current(device):
+        launch.route_ids(
+            chosen["route"].entry,
+            ids,
+            own,
+            experts=packed.experts,
+            first_expert=first_expert,
+            block_m=chosen.block_m,
+        )
+        launch.quantize(
+            chosen["quantize"].entry,
+            hidden,
+            packed.up_inv_smooth,
+            own["row_expert"],
+            own["hidden_codes"],
+            own["hidden_scale"],
+            row_slot=own["row_slot"],
+            top_k=top_k,
+        )
+        _experts(packed, chosen, own, own["expert_output"])
+        launch.combine(
+            chosen["combine"].entry, own["expert_output"], own["slot_row"], weights, result
+        )
+    return LayerRun(problem, chosen, own, result)
+
+
+def run_rows(
+    packed: PackedExperts,
+    hidden: torch.Tensor,
+    tokens_per_expert: torch.Tensor,
+    manifest: Manifest,
+    *,
+    out: torch.Tensor | None = None,
+    workspace: torch.Tensor | None = None,
+    targets: tuple[str, ...] | None = None,
+) -> LayerRun:
+    """From rows sorted by expert [rows, H] and tokens_per_expert int32 [E] to rows [rows, H].
+
+    Counts are clamped on the device: negative ones to 0, their sum to the rows; rows past the sum become zeros.
+    Errors and the caller's tensors are as in `run_tokens`.
+    """
+    layer = _layer(packed, manifest)
+    device, dtype = packed.up_weight.device, torch_dtype(layer.dtype)
+    check.tensor("hidden", hidden, (None, packed.hidden), (dtype,), device)
+    check.tensor("tokens_per_expert", tokens_per_expert, (packed.experts,), (torch.int32,), device)
+    problem = rows_problem(packed, hidden.shape[0], targets or targets_for(device, manifest))
+    result, chosen, own = _prepare(problem, layer, hidden, out, workspace, manifest)
+    if problem.rows == 0:
+        return LayerRun(problem, chosen, own, result)
+    with current(device):
+        launch.route_counts(
+            chosen["route"].entry,
+            tokens_per_expert,
+            own,
+            rows=problem.rows,
+            block_m=chosen.block_m,
+        )
+        launch.quantize(
+            chosen["quantize"].entry,
+            hidden,
+            packed.up_inv_smooth,
+            own["row_expert"],
+            own["hidden_codes"],
+            own["hidden_scale"],
+        )
+        _experts(packed, chosen, own, result)
+    return LayerRun(problem, chosen, own, result)
+
+
+def _layer(packed: PackedExperts, manifest: Manifest) -> Layer:
+    if packed.layout != LAYOUT:
+        what = f"has layout version {packed.layout}; this runtime launches {LAYOUT}"
+        raise LaunchError(Finding("packed weights", what, "pack the checkpoint again"))
+    return manifest.layer(packed.layer)
+
+
+def _prepare(
+    problem: LayerProblem,
+    layer: Layer,
+    hidden: torch.Tensor,
+    out: torch.Tensor | None,
+    workspace: torch.Tensor | None,
+    manifest: Manifest,
+) -> tuple[torch.Tensor, LayerChoice, dict[str, torch.Tensor]]:
+    """The result's storage, the variants, and the intermediates. The only place that allocates."""
+    if out is not None:
+        check.tensor("out", out, tuple(hidden.shape), (hidden.dtype,), hidden.device)
+    result = output_like(hidden) if out is None else out
+    chosen = select_layer(problem, manifest)
+    if problem.rows == 0:
+        return result, chosen, {}
+    wanted = buffers(problem, layer, chosen.block_m)
+    return result, chosen, carve(wanted, workspace, hidden.device)
+
+
+def _experts(
+    packed: PackedExperts, chosen: LayerChoice, own: dict[str, torch.Tensor], y: torch.Tensor
+) -> None:
+    """up, requantize, down: the stages that both ways in share."""
+    launch.gemm(
+        chosen["up"].entry,
+        own["hidden_codes"],
+        own["hidden_scale"],
+        packed.up_weight,
+        packed.up_scale,
+        own,
+        own["activation"],
+    )
+    launch.quantize(
+        chosen["requantize"].entry,
+        own["activation"],
+        packed.down_inv_smooth,
+        own["row_expert"],
+        own["activation_codes"],
+        own["activation_scale"],
+    )
+    launch.gemm(
+        chosen["down"].entry,
+        own["activation_codes"],
+        own["activation_scale"],
+        packed.down_weight,
+        packed.down_scale,
+        own,
+        y,
+    )

@@ -1,0 +1,264 @@
+"""manifest.json as the runtime reads it: entries, layers, selection bands, and the modules behind them."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from generator.conditions import Condition, condition_from_data
+from generator.errors import BuildError, Finding
+
+SCHEMA = 1  # the newest manifest that this reader understands
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """A run-time argument: a dimension in units that the module multiplies back."""
+
+    argument: str
+    of: str
+    unit: int
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One emitted module."""
+
+    contract: str
+    target: str
+    design: str
+    symbol: str
+    path: Path
+    block_m: int | None
+    block_n: int | None
+    block_k: int | None
+    warps: int
+    stages: int
+    requires: tuple[Condition, ...]
+    counts: tuple[Count, ...]
+    proof: str | None
+
+    @property
+    def name(self) -> str:
+        return f"{self.target}/{self.design}"
+
+    @cached_property
+    def module(self) -> ModuleType:
+        """The emitted module, imported on first use."""
+        spec = importlib.util.spec_from_file_location(f"groupwise_kernels.{self.symbol}", self.path)
+        if spec is None or spec.loader is None or not self.path.is_file():
+            raise BuildError(
+                Finding(str(self.path), "the module is missing", "run `python -m generator build`")
+            )
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    @cached_property
+    def kernel(self) -> Any:
+        """The Triton kernel of the module."""
+        return getattr(self.module, self.symbol)
+
+    @cached_property
+    def options(self) -> Mapping[str, object]:
+        """Launch options: warps, stages, fp fusion."""
+        options: Mapping[str, object] = self.module.OPTIONS
+        return options
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What tells a device's modules from another's."""
+
+    name: str
+    backend: str
+    capability: tuple[int, int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """Designs by preference for a range of rows per expert; high None has no upper end."""
+
+    low: int
+    high: int | None
+    designs: tuple[str, ...]
+
+    def holds(self, rows_per_expert: int) -> bool:
+        return self.low <= rows_per_expert and (self.high is None or rows_per_expert <= self.high)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Contract names in launch order: from tokens with expert ids, and from sorted rows."""
+
+    name: str
+    tokens: tuple[str, ...]
+    rows: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A layer contract: its axes, the values between its stages, the plans that realise it."""
+
+    name: str
+    up_group: int | None
+    down_group: int | None
+    scale: str
+    dtype: str
+    intermediate: str
+    rounding: str
+    exp: str
+    values: Mapping[str, str]
+    plans: tuple[Plan, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A real layer's shape and the layer contracts it is served with."""
+
+    name: str
+    experts: int
+    global_experts: int
+    top_k: int
+    hidden: int
+    intermediate: int
+    tokens: tuple[int, ...]
+    layers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything that one build emitted."""
+
+    directory: Path
+    targets: Mapping[str, Target]
+    contracts: Mapping[str, Mapping[str, Any]]
+    layers: Mapping[str, Layer]
+    models: Mapping[str, Model]
+    entries: tuple[Entry, ...]
+    bands: Mapping[tuple[str, str], tuple[Band, ...]]  # by contract and target
+    choices: dict[Any, Any] = field(default_factory=dict, compare=False)  # memo of selection
+
+    @cached_property
+    def by_contract(self) -> Mapping[str, tuple[Entry, ...]]:
+        grouped: dict[str, list[Entry]] = {}
+        for entry in self.entries:
+            grouped.setdefault(entry.contract, []).append(entry)
+        return {name: tuple(entries) for name, entries in grouped.items()}
+
+    def layer(self, name: str) -> Layer:
+        """The layer contract of that name. Raises BuildError with the names there are."""
+        if name not in self.layers:
+            raise BuildError(
+                Finding(
+                    str(self.directory / "manifest.json"),
+                    f"holds no layer contract `{name}`, only {', '.join(self.layers) or 'none'}",
+                    f"python -m generator build --contract {name} --out DIR",
+                )
+            )
+        return self.layers[name]
+
+
+def default_directory() -> Path:
+    """The folder `generated` beside the package `generator`."""
+    return Path(__file__).resolve().parents[2] / "generated"
+
+
+def load(directory: Path | None = None) -> Manifest:
+    """Read `directory`/manifest.json, by default of the shipped modules; each folder is read once.
+
+    Raises BuildError where there is none, it is damaged, or a newer generator wrote it.
+    """
+    return _load((directory or default_directory()).resolve())
+
+
+@cache
+def _load(directory: Path) -> Manifest:
+    path = directory / "manifest.json"
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BuildError(
+            Finding(str(path), "does not exist", "run `python -m generator build --out DIR`")
+        ) from None
+    except ValueError as error:
+        raise BuildError(_damaged(path, str(error))) from error
+    schema = data.get("schema") if isinstance(data, dict) else None
+    if not isinstance(schema, int) or schema < 1:
+        raise BuildError(_damaged(path, "it has no schema number"))
+    if schema > SCHEMA:
+        raise BuildError(
+            Finding(
+                str(path),
+                f"schema {schema} is newer than this runtime, which reads schema {SCHEMA}",
+                "upgrade groupwise, or build again with this version",
+            )
+        )
+    try:
+        return _manifest(directory, data)
+    except (KeyError, TypeError, ValueError) as error:
+        raise BuildError(_damaged(path, f"{type(error).__name__}: {error}")) from error
+
+
+def _damaged(path: Path, what: str) -> Finding:
+    return Finding(str(path), f"is damaged: {what}", "run `python -m generator build`")
+
+
+def _manifest(directory: Path, data: Mapping[str, Any]) -> Manifest:
+    return Manifest(
+        directory=directory,
+        targets={name: _target(name, each) for name, each in data["targets"].items()},
+        contracts=data["contracts"],
+        layers={name: _layer(name, each) for name, each in data["layers"].items()},
+        models={name: _model(name, each) for name, each in data["models"].items()},
+        entries=tuple(_entry(directory, each) for each in data["entries"]),
+        bands={
+            (each["contract"], each["target"]): tuple(
+                Band(*band["rows_per_expert"], tuple(band["designs"])) for band in each["bands"]
+            )
+            for each in data["selection"]
+        },
+    )
+
+
+def _target(name: str, data: Mapping[str, Any]) -> Target:
+    capability = data["capability"]
+    return Target(name, data["backend"], tuple(capability) if capability else None)
+
+
+def _layer(name: str, data: Mapping[str, Any]) -> Layer:
+    axes = data["axes"]
+    keys = ("up_group", "down_group", "scale", "dtype", "intermediate", "rounding", "exp")
+    return Layer(
+        name=name,
+        values=data["values"],
+        plans=tuple(
+            Plan(each["name"], tuple(each["tokens"]), tuple(each["rows"])) for each in data["plans"]
+        ),
+        **{key: axes[key] for key in keys},
+    )
+
+
+def _model(name: str, data: Mapping[str, Any]) -> Model:
+    shape = {
+        key: data[key] for key in ("experts", "global_experts", "top_k", "hidden", "intermediate")
+    }
+    return Model(name=name, tokens=tuple(data["tokens"]), layers=tuple(data["layers"]), **shape)
+
+
+def _entry(directory: Path, data: Mapping[str, Any]) -> Entry:
+    fields = dict(data)
+    return Entry(
+        path=directory / fields.pop("path"),
+        requires=tuple(condition_from_data(each) for each in fields.pop("requires")),
+        counts=tuple(
+            Count(each["argument"], each["of"], each["unit"]) for each in fields.pop("counts")
+        ),
+        **fields,
+    )

@@ -1,0 +1,225 @@
+"""`QuantExperts` and `QuantMoE`: the layer as nn.Modules that load the seed's state dict, strictly.
+
+Weights stand in memory once, in kernel layout; the state dict is converted on its way in and out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from generator.errors import Finding, GroupwiseError, LaunchError
+from generator.runtime.manifest import load
+from generator.runtime.ops import experts_rows, experts_tokens
+from generator.runtime.pack import SEED_NAMES, PackedExperts, pack, seed_shapes, unpack
+from generator.runtime.workspace import torch_dtype
+
+
+class QuantExperts(nn.Module):
+    """The experts of one quantized MoE layer: E local experts, H hidden, I intermediate.
+
+    State dict: `up_proj_weight` int8 [E, 2I, H], `down_proj_weight` int8 [E, H, I], their `_scale` [E, N] per
+    channel or [E, N, K / g] per group, and `up_proj_quantize.inv_smooth_scale` fp32 [E, H],
+    `down_proj_quantize.inv_smooth_scale` fp32 [E, I]. `layer` names a layer contract of the manifest in `generated`
+    (default: the shipped modules). Raises BuildError where that manifest lacks it.
+    """
+
+    def __init__(
+        self,
+        layer: str,
+        *,
+        experts: int,
+        hidden: int,
+        intermediate: int,
+        first_expert: int = 0,
+        generated: Path | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__()
+        self.manifest = load(generated)
+        self.layer = self.manifest.layer(layer)
+        self.experts, self.hidden, self.intermediate = experts, hidden, intermediate
+        self.first_expert = first_expert  # id of local expert 0, for expert-parallel slices
+        shapes = seed_shapes(self.layer, experts, hidden, intermediate)
+        empty = {
+            SEED_NAMES[field]: torch.zeros(shape, dtype=self._seed_dtype(field), device=device)
+            for field, shape in shapes.items()
+        }
+        for name, value in pack(empty, self.layer).tensors().items():
+            self.register_buffer(name, value, persistent=False)
+
+    @classmethod
+    def from_packed(
+        cls, packed: PackedExperts, *, first_expert: int = 0, generated: Path | None = None
+    ) -> QuantExperts:
+        """A module around weights that are packed already; nothing is copied."""
+        module = cls(
+            packed.layer,
+            experts=packed.experts,
+            hidden=packed.hidden,
+            intermediate=packed.intermediate,
+            first_expert=first_expert,
+            generated=generated,
+            device="meta",
+        )
+        for name, value in packed.tensors().items():
+            setattr(module, name, value)
+        return module
+
+    def packed(self) -> PackedExperts:
+        """The weights as launches take them; shares the module's storage."""
+        return PackedExperts(
+            layer=self.layer.name,
+            experts=self.experts,
+            hidden=self.hidden,
+            intermediate=self.intermediate,
+            **{name: getattr(self, name) for name in SEED_NAMES},
+        )
+
+    def forward(self, hidden: torch.Tensor, tokens_per_expert: torch.Tensor) -> torch.Tensor:
+        """Rows sorted by expert [rows, H] and int32 [E] counts to [rows, H]; rows past the sum become zeros."""
+        return experts_rows(
+            hidden, tokens_per_expert, *self._weights(), self.layer.name, self._generated()
+        )
+
+    def forward_tokens(
+        self, hidden: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor
+    ) -> torch.Tensor:
+        """Hidden [T, H], ids int32/int64 [T, k] over all ranks, weights fp32 [T, k] to [T, H]."""
+        return experts_tokens(
+            hidden,
+            ids,
+            weights,
+            *self._weights(),
+            self.layer.name,
+            self._generated(),
+            self.first_expert,
+        )
+
+    def _weights(self) -> list[torch.Tensor]:
+        return [getattr(self, name) for name in SEED_NAMES]
+
+    def _generated(self) -> str:
+        return str(self.manifest.directory)
+
+    def _seed_dtype(self, field: str) -> torch.dtype:
+        if field.endswith("weight"):
+            return torch.int8
+        return torch_dtype(self.layer.scale) if field.endswith("scale") else torch.float32
+
+    def _save_to_state_dict(
+        self, destination: dict[str, Any], prefix: str, keep_vars: bool
+    ) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        for name, value in unpack(self.packed(), self.layer).items():
+            destination[prefix + name] = value if keep_vars else value.detach()
+
+    def _load_from_state_dict(
+        self,
+        state_dict: Mapping[str, Any],
+        prefix: str,
+        local_metadata: Mapping[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        own = {
+            key.removeprefix(prefix): value
+            for key, value in state_dict.items()
+            if key.startswith(prefix)
+        }
+        names = SEED_NAMES.values()
+        missing_keys += [prefix + name for name in names if name not in own]
+        if strict:
+            unexpected_keys += [prefix + name for name in own if name not in names]
+        if any(name not in own for name in names):
+            return
+        try:
+            packed = pack({name: own[name] for name in names}, self.layer)
+            sizes = (packed.experts, packed.hidden, packed.intermediate)
+            expected = (self.experts, self.hidden, self.intermediate)
+            if sizes != expected:
+                what = f"holds (E, H, I) = {sizes}"
+                fix = f"this module was made for {expected}"
+                raise LaunchError(Finding(prefix or "state dict", what, fix))
+        except GroupwiseError as error:
+            error_msgs.append(str(error))
+            return
+        for name, value in packed.tensors().items():
+            getattr(self, name).copy_(value)
+
+
+class Gating(nn.Module):
+    """The router: fp32 logits, softmax, top-k, and renormalisation of the weights kept."""
+
+    def __init__(
+        self,
+        hidden: int,
+        experts: int,
+        top_k: int,
+        *,
+        renormalize: bool,
+        device: torch.device | str | None,
+    ) -> None:
+        super().__init__()
+        self.top_k, self.renormalize = top_k, renormalize
+        weight = torch.zeros(hidden, experts, dtype=torch.float32, device=device)
+        self.gate_weight = nn.Parameter(weight, requires_grad=False)
+
+    def forward(self, hidden: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """[T, H] to ids int64 [T, k] and weights fp32 [T, k]."""
+        scores = torch.softmax(hidden.float() @ self.gate_weight, dim=-1)
+        weights, ids = scores.topk(self.top_k, dim=-1)
+        if self.renormalize:
+            weights = weights / weights.sum(dim=-1, keepdim=True)
+        return ids, weights
+
+
+class QuantMoE(nn.Module):
+    """A whole MoE layer: gating over all experts, the local ones computed, their outputs combined.
+
+    State dict: `gating.gate_weight` fp32 [H, global experts], and QuantExperts' names under `experts.`. With
+    `experts` < `global_experts` it is one expert-parallel rank: the results of all ranks are to be summed.
+    """
+
+    def __init__(
+        self,
+        layer: str,
+        *,
+        experts: int,
+        top_k: int,
+        hidden: int,
+        intermediate: int,
+        global_experts: int | None = None,
+        first_expert: int = 0,
+        renormalize: bool = True,
+        generated: Path | None = None,
+        device: torch.device | str | None = None,
+    ) -> None:
+        super().__init__()
+        everywhere = experts if global_experts is None else global_experts
+        if not 0 <= first_expert <= everywhere - experts:
+            what = f"{first_expert} puts {experts} local experts outside the {everywhere} there are"
+            fix = f"use 0 .. {everywhere - experts}"
+            raise LaunchError(Finding("first_expert", what, fix))
+        self.gating = Gating(hidden, everywhere, top_k, renormalize=renormalize, device=device)
+        self.experts = QuantExperts(
+            layer,
+            experts=experts,
+            hidden=hidden,
+            intermediate=intermediate,
+            first_expert=first_expert,
+            generated=generated,
+            device=device,
+        )
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[..., H] to [..., H]."""
+        flat = hidden.reshape(-1, hidden.shape[-1])
+        ids, weights = self.gating(flat)
+        return self.experts.forward_tokens(flat, ids, weights).view(hidden.shape)

@@ -1,0 +1,94 @@
+"""torch.library custom ops of a whole layer, with fake kernels: what torch.compile and export see.
+
+The ops are opaque to the tracer, so selection, workspaces and launches stay ordinary Python. Weights travel as
+tensors; the layer contract and the folder of modules as strings.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from generator.runtime.layer import output_like, run_rows, run_tokens
+from generator.runtime.manifest import load
+from generator.runtime.pack import PackedExperts
+
+DEVICES = ("cpu", "cuda")
+
+
+def _packed(
+    layer: str,
+    up_weight: torch.Tensor,
+    up_scale: torch.Tensor,
+    up_inv_smooth: torch.Tensor,
+    down_weight: torch.Tensor,
+    down_scale: torch.Tensor,
+    down_inv_smooth: torch.Tensor,
+) -> PackedExperts:
+    experts, hidden, intermediate = down_weight.shape
+    return PackedExperts(
+        layer=layer,
+        experts=experts,
+        hidden=hidden,
+        intermediate=intermediate,
+        up_weight=up_weight,
+        up_scale=up_scale,
+        up_inv_smooth=up_inv_smooth,
+        down_weight=down_weight,
+        down_scale=down_scale,
+        down_inv_smooth=down_inv_smooth,
+    )
+
+
+@torch.library.custom_op("groupwise::experts_tokens", mutates_args=(), device_types=DEVICES)
+def experts_tokens(
+    hidden: torch.Tensor,
+    ids: torch.Tensor,
+    weights: torch.Tensor,
+    up_weight: torch.Tensor,
+    up_scale: torch.Tensor,
+    up_inv_smooth: torch.Tensor,
+    down_weight: torch.Tensor,
+    down_scale: torch.Tensor,
+    down_inv_smooth: torch.Tensor,
+    layer: str,
+    generated: str,
+    first_expert: int,
+) -> torch.Tensor:
+    """`layer.run_tokens` on packed tensors: [tokens, H] to [tokens, H]."""
+    packed = _packed(
+        layer, up_weight, up_scale, up_inv_smooth, down_weight, down_scale, down_inv_smooth
+    )
+    manifest = load(Path(generated))
+    return run_tokens(packed, hidden, ids, weights, manifest, first_expert=first_expert).out
+
+
+@experts_tokens.register_fake
+def _(hidden: torch.Tensor, *_: object) -> torch.Tensor:
+    return output_like(hidden)
+
+
+@torch.library.custom_op("groupwise::experts_rows", mutates_args=(), device_types=DEVICES)
+def experts_rows(
+    hidden: torch.Tensor,
+    tokens_per_expert: torch.Tensor,
+    up_weight: torch.Tensor,
+    up_scale: torch.Tensor,
+    up_inv_smooth: torch.Tensor,
+    down_weight: torch.Tensor,
+    down_scale: torch.Tensor,
+    down_inv_smooth: torch.Tensor,
+    layer: str,
+    generated: str,
+) -> torch.Tensor:
+    """`layer.run_rows` on packed tensors: sorted rows [rows, H] to [rows, H]."""
+    packed = _packed(
+        layer, up_weight, up_scale, up_inv_smooth, down_weight, down_scale, down_inv_smooth
+    )
+    return run_rows(packed, hidden, tokens_per_expert, load(Path(generated))).out
+
+
+@experts_rows.register_fake
+def _(hidden: torch.Tensor, *_: object) -> torch.Tensor:
+    return output_like(hidden)

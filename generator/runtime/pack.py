@@ -1,0 +1,238 @@
+"""Pack a layer's weights from the seed's checkpoint layout into the contract's kernel layout, and back.
+
+int8 weights keep their bytes; weight scales are transposed to [experts, groups, N]. Nothing is rounded.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from generator.errors import Finding, PackError
+from generator.runtime.manifest import Layer
+from generator.runtime.workspace import torch_dtype
+
+LAYOUT = 1  # version of the kernel layout; raised when stored bytes change
+
+# The seed's state dict, by the field of PackedExperts that each name becomes.
+SEED_NAMES = {
+    "up_weight": "up_proj_weight",
+    "up_scale": "up_proj_weight_scale",
+    "up_inv_smooth": "up_proj_quantize.inv_smooth_scale",
+    "down_weight": "down_proj_weight",
+    "down_scale": "down_proj_weight_scale",
+    "down_inv_smooth": "down_proj_quantize.inv_smooth_scale",
+}
+
+
+@dataclass(frozen=True)
+class PackedExperts:
+    """The experts of one layer in kernel layout. E local experts, H hidden, I intermediate of this shard."""
+
+    layer: str  # layer contract
+    experts: int
+    hidden: int
+    intermediate: int
+    up_weight: torch.Tensor  # int8 [E, 2 I, H], gate rows before up rows
+    up_scale: torch.Tensor  # [E, groups of H, 2 I]
+    up_inv_smooth: torch.Tensor  # fp32 [E, H]
+    down_weight: torch.Tensor  # int8 [E, H, I]
+    down_scale: torch.Tensor  # [E, groups of I, H]
+    down_inv_smooth: torch.Tensor  # fp32 [E, I]
+    shard: tuple[int, int] = (0, 1)  # rank and size of a split of I
+    layout: int = LAYOUT
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        return {name: getattr(self, name) for name in SEED_NAMES}
+
+    def to(self, device: torch.device | str) -> PackedExperts:
+        """The same weights on another device."""
+        return replace(self, **{name: each.to(device) for name, each in self.tensors().items()})
+
+
+def seed_shapes(
+    layer: Layer, experts: int, hidden: int, intermediate: int
+) -> dict[str, tuple[int, ...]]:
+    """Shapes of the seed's state dict, by PackedExperts field."""
+
+    def scale(n: int, k: int, group: int | None) -> tuple[int, ...]:
+        return (experts, n) if group is None else (experts, n, -(-k // group))
+
+    return {
+        "up_weight": (experts, 2 * intermediate, hidden),
+        "up_scale": scale(2 * intermediate, hidden, layer.up_group),
+        "up_inv_smooth": (experts, hidden),
+        "down_weight": (experts, hidden, intermediate),
+        "down_scale": scale(hidden, intermediate, layer.down_group),
+        "down_inv_smooth": (experts, intermediate),
+    }
+
+
+def pack(
+    state: Mapping[str, torch.Tensor], layer: Layer, *, shard: tuple[int, int] = (0, 1)
+) -> PackedExperts:
+    """Pack the seed's state dict of one experts module (names without prefix).
+
+    `shard` = (rank, size) keeps rank's part of the intermediate dimension, gate and up rows sliced separately.
+    Raises PackError with every name, shape, type or group that does not fit.
+    """
+    by_field = _named(state)
+    up, down = by_field["up_weight"], by_field["down_weight"]
+    findings = []
+    if up.dim() != 3 or down.dim() != 3:
+        raise PackError(
+            [
+                Finding(SEED_NAMES[name], f"has {each.dim()} dimensions", "pass [experts, N, K]")
+                for name, each in (("up_weight", up), ("down_weight", down))
+                if each.dim() != 3
+            ]
+        )
+    experts, hidden, intermediate = up.shape[0], up.shape[2], down.shape[2]
+    shapes = seed_shapes(layer, experts, hidden, intermediate)
+    scale_dtype = torch_dtype(layer.scale)
+    for name, value in by_field.items():
+        where = SEED_NAMES[name]
+        if value.shape != shapes[name]:
+            what = f"has shape {list(value.shape)}"
+            findings.append(Finding(where, what, f"{layer.name} takes {list(shapes[name])}"))
+        if name.endswith("weight") and value.dtype != torch.int8:
+            findings.append(Finding(where, f"is {value.dtype}", "pass torch.int8"))
+        if name.endswith("smooth") and value.dtype != torch.float32:
+            findings.append(Finding(where, f"is {value.dtype}", "pass torch.float32"))
+        if name.endswith("scale") and not _exact(value, scale_dtype):
+            what = f"is {value.dtype} with values that {scale_dtype} cannot hold"
+            fix = f"use a contract with {value.dtype} scales, or round them yourself"
+            findings.append(Finding(where, what, fix, "packing never rounds a scale"))
+    findings += _group_findings(layer, hidden, intermediate, shard)
+    if findings:
+        raise PackError(findings)
+    return PackedExperts(
+        layer=layer.name,
+        experts=experts,
+        hidden=hidden,
+        intermediate=intermediate // shard[1],
+        shard=shard,
+        **_kernel_layout(by_field, layer, intermediate, shard),
+    )
+
+
+def _named(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    missing = [name for name in SEED_NAMES.values() if name not in state]
+    unknown = sorted(state.keys() - set(SEED_NAMES.values()))
+    findings = [Finding(name, "is missing from the state dict", "add it") for name in missing]
+    findings += [
+        Finding(name, "is no tensor of this layer", "remove it; nothing is dropped in silence")
+        for name in unknown
+    ]
+    if findings:
+        raise PackError(findings)
+    return {field: state[name] for field, name in SEED_NAMES.items()}
+
+
+def _exact(scale: torch.Tensor, dtype: torch.dtype) -> bool:
+    if scale.dtype == dtype:
+        return True
+    if not scale.is_floating_point():
+        return False
+    return bool(torch.equal(scale.to(dtype).to(scale.dtype), scale))
+
+
+def _group_findings(
+    layer: Layer, hidden: int, intermediate: int, shard: tuple[int, int]
+) -> list[Finding]:
+    rank, size = shard
+    if size < 1 or not 0 <= rank < size:
+        return [
+            Finding("shard", f"is rank {rank} of {size}", "pass (rank, size), 0 <= rank < size")
+        ]
+    findings = []
+    if intermediate % size:
+        what = f"intermediate {intermediate} does not split into {size} shards"
+        findings.append(Finding("shard", what, "use a size that divides it"))
+    for name, k, group in (
+        ("hidden", hidden, layer.up_group),
+        ("intermediate of a shard", intermediate // size, layer.down_group),
+    ):
+        if group is not None and k % group:
+            what = f"{name} = {k} is no multiple of the group size {group}"
+            findings.append(Finding(layer.name, what, "use a contract whose group divides it"))
+    return findings
+
+
+def _kernel_layout(
+    seed: Mapping[str, torch.Tensor], layer: Layer, intermediate: int, shard: tuple[int, int]
+) -> dict[str, torch.Tensor]:
+    rank, size = shard
+    share = intermediate // size
+    own = slice(rank * share, (rank + 1) * share)
+
+    def both_halves(value: torch.Tensor) -> torch.Tensor:
+        """The shard's gate rows, then its up rows."""
+        if size == 1:
+            return value
+        halves = value.unflatten(1, (2, intermediate))[:, :, own]
+        return halves.flatten(1, 2)
+
+    def groups_first(scale: torch.Tensor) -> torch.Tensor:
+        grouped = scale.unsqueeze(2) if scale.dim() == 2 else scale
+        return grouped.to(torch_dtype(layer.scale)).transpose(1, 2).contiguous()
+
+    down_scale = seed["down_scale"]
+    if layer.down_group is not None:
+        groups = share // layer.down_group
+        down_scale = down_scale[:, :, rank * groups : (rank + 1) * groups]
+    return {
+        "up_weight": both_halves(seed["up_weight"]).contiguous(),
+        "up_scale": groups_first(both_halves(seed["up_scale"])),
+        "up_inv_smooth": seed["up_inv_smooth"].contiguous(),
+        "down_weight": seed["down_weight"][:, :, own].contiguous(),
+        "down_scale": groups_first(down_scale),
+        "down_inv_smooth": seed["down_inv_smooth"][:, own].contiguous(),
+    }
+
+
+def unpack(packed: PackedExperts, layer: Layer) -> dict[str, torch.Tensor]:
+    """The seed's state dict of the packed weights (of one shard, where they are sharded)."""
+    fields = packed.tensors()
+    for name, group in (("up_scale", layer.up_group), ("down_scale", layer.down_group)):
+        scale = fields[name].transpose(1, 2).contiguous()
+        fields[name] = scale.squeeze(2) if group is None else scale
+    return {SEED_NAMES[name]: value for name, value in fields.items()}
+
+
+def save(packed: PackedExperts, path: Path) -> None:
+    """Write a safetensors file whose metadata says what the bytes are."""
+    from safetensors.torch import save_file
+
+    facts = {
+        "layer": packed.layer,
+        "layout": packed.layout,
+        "experts": packed.experts,
+        "hidden": packed.hidden,
+        "intermediate": packed.intermediate,
+        "shard": list(packed.shard),
+    }
+    save_file(packed.tensors(), str(path), metadata={"groupwise": json.dumps(facts)})
+
+
+def load(path: Path, device: torch.device | str = "cpu") -> PackedExperts:
+    """Read what `save` wrote. Raises PackError for a foreign file or another layout version."""
+    from safetensors import safe_open
+
+    try:
+        with safe_open(str(path), framework="pt", device=str(device)) as file:
+            facts = json.loads((file.metadata() or {}).get("groupwise", "null"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (OSError, ValueError) as error:
+        raise PackError(Finding(str(path), f"cannot be read: {error}", "pass a file of save()"))
+    if not isinstance(facts, dict) or set(tensors) != set(SEED_NAMES):
+        raise PackError(Finding(str(path), "holds no packed experts", "pass a file of save()"))
+    if facts["layout"] != LAYOUT:
+        what = f"has layout version {facts['layout']}; this runtime reads {LAYOUT}"
+        raise PackError(Finding(str(path), what, "pack the checkpoint again"))
+    facts["shard"] = tuple(facts["shard"])
+    return PackedExperts(**facts, **tensors)

@@ -1,0 +1,53 @@
+"""The facts of one call that selection may use. No torch: tests state problems for devices that are not there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One operation."""
+
+    contract: str
+    rows: int
+    n: int  # columns of the output; 0 for operations without
+    k: int  # length of a row; 0 for operations without
+    experts: int  # local experts
+    targets: tuple[str, ...]  # targets whose modules the device runs, best first
+
+    def sizes(self) -> Mapping[str, int]:
+        """By the names that conditions use."""
+        return {"rows": self.rows, "N": self.n, "K": self.k, "experts": self.experts}
+
+    @property
+    def rows_per_expert(self) -> int:
+        """Of the experts that can own a row at all; at least 1."""
+        owners = max(1, min(self.experts, self.rows))
+        return max(1, -(-self.rows // owners))
+
+
+@dataclass(frozen=True, slots=True)
+class LayerProblem:
+    """A whole layer."""
+
+    layer: str
+    start: str  # tokens | rows
+    rows: int  # routed rows: tokens * top_k, or the sorted rows
+    hidden: int
+    intermediate: int
+    experts: int
+    targets: tuple[str, ...]
+
+    def problem(self, contract: str, operation: str) -> Problem:
+        """One stage's problem."""
+        n, k = {
+            "route": (0, 0),
+            "quantize": (0, self.hidden),
+            "up": (self.intermediate, self.hidden),
+            "requantize": (0, self.intermediate),
+            "down": (self.hidden, self.intermediate),
+            "combine": (self.hidden, 0),
+        }[operation]
+        return Problem(contract, self.rows, n, k, self.experts, self.targets)

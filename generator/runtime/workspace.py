@@ -1,0 +1,105 @@
+"""The intermediates of one layer call: one statement of their shapes for sizing, allocating and carving."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+
+import torch
+
+from generator.errors import Finding, LaunchError
+from generator.formats import FORMATS
+from generator.runtime.manifest import Layer
+from generator.runtime.problem import LayerProblem
+
+ALIGNMENT = 256  # bytes; every buffer starts where the widest access may
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """One intermediate."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @property
+    def bytes(self) -> int:
+        return prod(self.shape) * self.dtype.itemsize
+
+
+def torch_dtype(format_name: str) -> torch.dtype:
+    """The torch dtype of an element format's name."""
+    dtype: torch.dtype = getattr(torch, FORMATS[format_name].dtype)
+    return dtype
+
+
+def tile_bound(rows: int, owners: int, block_m: int) -> int:
+    """Row tiles that suffice for any split of `rows` over `owners`; reached by some split."""
+    owners = min(owners, rows)
+    return owners + (rows - owners) // block_m
+
+
+def buffers(problem: LayerProblem, layer: Layer, block_m: int) -> Mapping[str, Buffer]:
+    """Every intermediate of a layer call, by name. Tiles count one owner more: the rows nobody owns."""
+    rows, hidden, intermediate = problem.rows, problem.hidden, problem.intermediate
+    tiles = tile_bound(rows, problem.experts + 1, block_m)
+    index = {
+        "row_expert": Buffer((rows,), torch.int32),
+        "tile_expert": Buffer((tiles,), torch.int32),
+        "tile_start": Buffer((tiles,), torch.int32),
+        "tile_end": Buffer((tiles,), torch.int32),
+    }
+    values = {
+        "hidden_codes": Buffer((rows, hidden), torch.int8),
+        "hidden_scale": Buffer((rows,), torch.float32),
+        "activation": Buffer((rows, intermediate), torch_dtype(layer.intermediate)),
+        "activation_codes": Buffer((rows, intermediate), torch.int8),
+        "activation_scale": Buffer((rows,), torch.float32),
+    }
+    if problem.start == "rows":
+        return index | values
+    slots = {
+        "slot_row": Buffer((rows,), torch.int32),
+        "row_slot": Buffer((rows,), torch.int32),
+        "expert_output": Buffer((rows, hidden), torch_dtype(layer.dtype)),
+    }
+    return index | slots | values
+
+
+def _aligned(count: int) -> int:
+    return -(-count // ALIGNMENT) * ALIGNMENT
+
+
+def total_bytes(wanted: Mapping[str, Buffer]) -> int:
+    return sum(_aligned(each.bytes) for each in wanted.values())
+
+
+def carve(
+    wanted: Mapping[str, Buffer], workspace: torch.Tensor | None, device: torch.device
+) -> dict[str, torch.Tensor]:
+    """Views into one block of bytes, the caller's or a fresh one. Raises LaunchError where it is too small."""
+    needed = total_bytes(wanted)
+    if workspace is None:
+        workspace = torch.empty(needed, dtype=torch.uint8, device=device)
+    findings = []
+    if workspace.dtype != torch.uint8 or workspace.dim() != 1 or not workspace.is_contiguous():
+        findings.append(
+            Finding("workspace", "is no flat tensor of bytes", "torch.empty(n, dtype=torch.uint8)")
+        )
+    elif workspace.numel() < needed:
+        what = f"holds {workspace.numel()} bytes of {needed}"
+        findings.append(Finding("workspace", what, "size it by workspace_bytes(problem)"))
+    elif workspace.device != device:
+        what = f"is on {workspace.device}"
+        findings.append(Finding("workspace", what, f"allocate it on {device}"))
+    elif needed and workspace.data_ptr() % 16:
+        what = "does not start at a multiple of 16 bytes"
+        findings.append(Finding("workspace", what, "pass an unsliced tensor"))
+    if findings:
+        raise LaunchError(findings)
+    views, offset = {}, 0
+    for name, each in wanted.items():
+        views[name] = workspace[offset : offset + each.bytes].view(each.dtype).view(each.shape)
+        offset += _aligned(each.bytes)
+    return views

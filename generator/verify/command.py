@@ -1,0 +1,79 @@
+"""`python -m generator verify`: the table, the progress and the verdict."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+
+from generator.runtime import interpreter
+from generator.runtime.layer import run_rows, run_tokens
+from generator.runtime.manifest import Manifest, load
+from generator.runtime.pack import pack
+from generator.verify.cases import Case, cases
+from generator.verify.compare import Comparison
+from generator.verify.inputs import seed_state, sorted_rows, tokens
+from generator.verify.stages import Checked, check_stages, check_variants
+
+
+def verify(
+    *,
+    shape: str | None,
+    contract: str | None,
+    generated: Path | None,
+    everything: bool,
+    seed: int,
+    say: Callable[[str], None],
+) -> int:
+    """Run the cases and say what differed. Returns the exit code: 1 where a bit differs."""
+    manifest = load(generated)
+    device = torch.device("cpu" if interpreter.active() else "cuda")
+    todo = list(
+        cases(
+            manifest, shape=shape, contract=contract, everything=everything,
+            small=interpreter.active(),
+        )
+    )  # fmt: skip
+    where = "Triton's CPU interpreter"
+    if device.type == "cuda":
+        where = torch.cuda.get_device_name(device)
+    say(f"{where}; {manifest.directory}; {len(todo)} cases")
+    bits = different = 0
+    for index, case in enumerate(todo):
+        started = time.monotonic()
+        say(f"\n[{index + 1}/{len(todo)}] {case.layer.name}  {case.shape}")
+        for checked in _calls(case, manifest, device, seed):
+            say(f"  from {checked.run.problem.start}")
+            for each in _comparisons(checked, manifest, everything):
+                bits, different = bits + each.bits, different + each.different
+                say(_row(each))
+        say(f"  {time.monotonic() - started:.1f} s")
+    say(f"\n{bits} bits compared, {different} different")
+    return 1 if different else 0
+
+
+def _calls(case: Case, manifest: Manifest, device: torch.device, seed: int) -> Iterator[Checked]:
+    """The layer from tokens with ids, and from sorted rows: the same batch."""
+    packed = pack(seed_state(case.layer, case.shape, device, seed), case.layer)
+    batch = tokens(case.layer, case.shape, device, seed)
+    run = run_tokens(packed, batch.hidden, batch.ids, batch.weights, manifest)
+    yield Checked(packed, case.layer, run, batch.hidden, ids=batch.ids, weights=batch.weights)
+    rows, counts = sorted_rows(batch, case.shape.experts)
+    run = run_rows(packed, rows, counts, manifest)
+    yield Checked(packed, case.layer, run, rows, counts=counts)
+
+
+def _comparisons(checked: Checked, manifest: Manifest, everything: bool) -> Iterator[Comparison]:
+    yield from check_stages(checked)
+    if everything:
+        yield from check_variants(checked, manifest)
+
+
+def _row(each: Comparison) -> str:
+    verdict = "equal" if each.different == 0 else "DIFFERS"
+    return (
+        f"    {each.stage:10} {each.bits:>12} bits {each.different:>8} different  {verdict:7}"
+        f"  {each.variant:28} {each.why}"
+    )

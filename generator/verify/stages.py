@@ -1,0 +1,241 @@
+"""Compare a finished layer call stage by stage, each oracle fed with that stage's real input."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from generator.runtime import launch, reference
+from generator.runtime.device import current
+from generator.runtime.device_exp import device_exp_table
+from generator.runtime.layer import LayerRun
+from generator.runtime.manifest import Entry, Layer, Manifest
+from generator.runtime.pack import PackedExperts
+from generator.runtime.workspace import tile_bound, torch_dtype
+from generator.verify.compare import Comparison, compare
+
+Pairs = list[tuple[torch.Tensor, torch.Tensor]]
+POISON = 0x5A  # bytes of a buffer that a variant must overwrite
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A call and what the oracle makes of it. `ids` and `weights`, or `counts`, as the call took them."""
+
+    packed: PackedExperts
+    layer: Layer
+    run: LayerRun
+    hidden: torch.Tensor
+    ids: torch.Tensor | None = None
+    weights: torch.Tensor | None = None
+    counts: torch.Tensor | None = None
+    first_expert: int = 0
+
+    @cached_property
+    def exp_table(self) -> torch.Tensor:
+        dtype, device = torch_dtype(self.layer.dtype), self.hidden.device
+        make = reference.exp_table if self.layer.exp == "exact" else device_exp_table
+        return make(dtype, device)
+
+    def routing(self, block_m: int, tiles: int) -> reference.Routing:
+        experts = self.packed.experts
+        if self.ids is not None:
+            return reference.route_ids(self.ids, experts, self.first_expert, block_m, tiles)
+        assert self.counts is not None
+        return reference.route_counts(self.counts, self.run.problem.rows, block_m, tiles)
+
+    @cached_property
+    def present(self) -> int:
+        """Rows that an expert owns; they come first."""
+        return int((self.run.buffers["row_expert"] >= 0).sum())
+
+    @property
+    def row_expert(self) -> torch.Tensor:
+        return self.run.buffers["row_expert"][: self.present]
+
+    @property
+    def rows_in(self) -> torch.Tensor:
+        """What the quantize stage read, row by row."""
+        if self.weights is None:
+            return self.hidden[: self.present]
+        slots = self.run.buffers["row_slot"][: self.present].long()
+        return self.hidden[slots // self.weights.shape[1]]
+
+    @cached_property
+    def hidden_codes(self) -> tuple[torch.Tensor, torch.Tensor]:
+        smooth = self.packed.up_inv_smooth
+        return reference.quantize(self.rows_in, smooth, self.row_expert, self.layer.rounding)
+
+    @cached_property
+    def activation(self) -> torch.Tensor:
+        own, packed = self.run.buffers, self.packed
+        y = reference.gemm(
+            own["hidden_codes"][: self.present],
+            own["hidden_scale"][: self.present],
+            packed.up_weight,
+            packed.up_scale,
+            self.row_expert,
+        )
+        dtype, intermediate = torch_dtype(self.layer.dtype), torch_dtype(self.layer.intermediate)
+        return reference.swiglu(y, dtype, intermediate, self.exp_table)
+
+    @cached_property
+    def activation_codes(self) -> tuple[torch.Tensor, torch.Tensor]:
+        rows = self.run.buffers["activation"][: self.present]
+        smooth = self.packed.down_inv_smooth
+        return reference.quantize(rows, smooth, self.row_expert, self.layer.rounding)
+
+    @cached_property
+    def expert_output(self) -> torch.Tensor:
+        own, packed = self.run.buffers, self.packed
+        y = reference.gemm(
+            own["activation_codes"][: self.present],
+            own["activation_scale"][: self.present],
+            packed.down_weight,
+            packed.down_scale,
+            self.row_expert,
+        ).to(torch_dtype(self.layer.dtype))
+        if self.counts is None:
+            return y
+        zeros = torch.zeros_like(y[:1]).expand(self.run.problem.rows - self.present, -1)
+        return torch.cat([y, zeros])
+
+    @cached_property
+    def combined(self) -> torch.Tensor:
+        assert self.weights is not None
+        own = self.run.buffers
+        return reference.combine(own["expert_output"], own["slot_row"], self.weights)
+
+    def pairs(self, operation: str, got: dict[str, torch.Tensor], block_m: int) -> Pairs:
+        """(got, want) of every tensor that an operation writes."""
+        present = self.present
+        if operation == "route":
+            want = self.routing(block_m, got["tile_expert"].numel())
+            pairs = [(got["row_expert"], want.row_expert)]
+            if self.ids is not None:
+                pairs += [
+                    (got["slot_row"], want.slot_row),
+                    (got["row_slot"][: want.row_slot.numel()], want.row_slot),
+                ]
+            tiles = ("tile_expert", "tile_start", "tile_end")
+            return pairs + [(got[each], getattr(want, each)) for each in tiles]
+        if operation in ("quantize", "requantize"):
+            names = {
+                "quantize": ("hidden_codes", "hidden_scale"),
+                "requantize": ("activation_codes", "activation_scale"),
+            }[operation]
+            oracle = self.hidden_codes if operation == "quantize" else self.activation_codes
+            return [(got[name][:present], want) for name, want in zip(names, oracle, strict=True)]
+        if operation == "up":
+            return [(got["activation"][:present], self.activation)]
+        if operation == "down":
+            want_y = self.expert_output
+            return [(got["expert_output"][: want_y.shape[0]], want_y)]
+        return [(got["output"], self.combined)]
+
+    def written(self) -> dict[str, torch.Tensor]:
+        """What the call wrote, by the names of `pairs`."""
+        last = "output" if self.ids is not None else "expert_output"
+        return self.run.buffers | {last: self.run.out}
+
+
+def check_stages(checked: Checked) -> Iterator[Comparison]:
+    """The stages of one call, in launch order."""
+    chosen = checked.run.choice
+    for operation, choice in chosen.stages.items():
+        pairs = checked.pairs(operation, checked.written(), chosen.block_m)
+        yield compare(operation, pairs, choice.entry.name, choice.why)
+
+
+def check_variants(checked: Checked, manifest: Manifest) -> Iterator[Comparison]:
+    """Every entry of every stage's contract that accepts the call, run again into poisoned buffers."""
+    for operation, choice in checked.run.choice.stages.items():
+        problem = checked.run.problem.problem(choice.entry.contract, operation)
+        for entry in manifest.by_contract[choice.entry.contract]:
+            if all(each.holds(problem.sizes()) for each in entry.requires):
+                yield check_entry(checked, entry, operation)
+
+
+def check_entry(checked: Checked, entry: Entry, operation: str) -> Comparison:
+    """One entry against the oracle, on the inputs that its stage really had."""
+    block_m = entry.block_m if operation in ("up", "down") else checked.run.choice.block_m
+    assert block_m is not None
+    got = {name: torch.full_like(each.view(torch.uint8), POISON).view(each.dtype)
+           for name, each in checked.written().items()}  # fmt: skip
+    route = entry if operation == "route" else checked.run.choice["route"].entry
+    _route(checked, route, got, block_m)
+    with current(checked.hidden.device):
+        _relaunch(checked, entry, operation, got)
+    return compare(operation, checked.pairs(operation, got, block_m), entry.name, "every variant")
+
+
+def _route(checked: Checked, entry: Entry, got: dict[str, torch.Tensor], block_m: int) -> None:
+    """The routing, with a tile map for another row tile."""
+    problem = checked.run.problem
+    tiles = tile_bound(problem.rows, problem.experts + 1, block_m)
+    for name in ("tile_expert", "tile_start", "tile_end"):
+        got[name] = torch.full((tiles,), -7, dtype=torch.int32, device=checked.hidden.device)
+    with current(checked.hidden.device):
+        if checked.ids is not None:
+            launch.route_ids(
+                entry,
+                checked.ids,
+                got,
+                experts=problem.experts,
+                first_expert=checked.first_expert,
+                block_m=block_m,
+            )
+        else:
+            assert checked.counts is not None
+            launch.route_counts(entry, checked.counts, got, rows=problem.rows, block_m=block_m)
+
+
+def _relaunch(checked: Checked, entry: Entry, operation: str, got: dict[str, torch.Tensor]) -> None:
+    own, packed = checked.run.buffers, checked.packed
+    if operation == "quantize":
+        gathers = checked.weights is not None
+        launch.quantize(
+            entry,
+            checked.hidden,
+            packed.up_inv_smooth,
+            got["row_expert"],
+            got["hidden_codes"],
+            got["hidden_scale"],
+            row_slot=got["row_slot"] if gathers else None,
+            top_k=checked.weights.shape[1] if checked.weights is not None else 1,
+        )
+    elif operation == "up":
+        launch.gemm(
+            entry,
+            own["hidden_codes"],
+            own["hidden_scale"],
+            packed.up_weight,
+            packed.up_scale,
+            got,
+            got["activation"],
+        )
+    elif operation == "requantize":
+        launch.quantize(
+            entry,
+            own["activation"],
+            packed.down_inv_smooth,
+            got["row_expert"],
+            got["activation_codes"],
+            got["activation_scale"],
+        )
+    elif operation == "down":
+        launch.gemm(
+            entry,
+            own["activation_codes"],
+            own["activation_scale"],
+            packed.down_weight,
+            packed.down_scale,
+            got,
+            got["expert_output"],
+        )
+    elif operation == "combine":
+        assert checked.weights is not None
+        launch.combine(entry, own["expert_output"], own["slot_row"], checked.weights, got["output"])
