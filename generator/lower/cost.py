@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from math import ceil
 
 from generator.formats import FORMATS
-from generator.lower.prune import OPERAND_REGISTERS
 from generator.lower.variant import Variant
 from generator.lower.walk import Walk
 
@@ -60,7 +59,7 @@ def resident_programs(variant: Variant) -> int:
     """Programs that one processor holds at once."""
     figures, design = variant.target.cost, variant.design
     by_threads = figures.resident_threads // design.threads
-    registers = (variant.sum_registers + OPERAND_REGISTERS) * design.threads
+    registers = (variant.sum_registers + variant.operand_registers) * design.threads
     by_registers = figures.register_file // max(registers, 1)
     by_shared = figures.shared_per_processor // max(variant.shared_bytes, 1)
     return max(1, min(by_threads, by_registers, by_shared))

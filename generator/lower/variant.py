@@ -119,12 +119,27 @@ class Variant:
     @cached_property
     def sum_registers(self) -> int:
         """Registers of one thread that hold sums: int32, and fp32 beside it where groups are scaled apart."""
+        gemm = self.gemm
+        if gemm is None:
+            return 0
+        return self.result_registers * (1 if gemm.group_k is None else 2)
+
+    @cached_property
+    def result_registers(self) -> int:
+        """Registers of one thread that hold the results of a GEMM before the epilogue, one fp32 each."""
         gemm, design = self.gemm, self.design
         if gemm is None:
             return 0
         assert design.block_m is not None and design.block_n is not None
-        sums = gemm.weight_tiles * (1 if gemm.group_k is None else 2)
-        return sums * design.block_m * design.block_n // design.threads
+        return gemm.weight_tiles * design.block_m * design.block_n // design.threads
+
+    @property
+    def operand_registers(self) -> int:
+        """Registers of one thread beside the sums: operand fragments, pointers, scales."""
+        direct, block_m = self.target.shared_operands, self.design.block_m
+        if direct != "none" and block_m is not None and block_m >= direct.block_m:
+            return direct.operand_registers
+        return self.target.operand_registers
 
     @cached_property
     def requires(self) -> tuple[Condition, ...]:

@@ -182,6 +182,13 @@ class AcceptMultiples(Frozen):
     k: Positive
 
 
+class SharedOperands(Frozen):
+    """Matrix instructions whose operands stay in shared memory, which leaves registers to the sums."""
+
+    block_m: Positive  # least row tile that they take
+    operand_registers: Positive  # in place of the target's
+
+
 class Target(Frozen):
     """One file specs/targets/<name>.yaml: hardware as data."""
 
@@ -196,6 +203,8 @@ class Target(Frozen):
     warp_size: Positive
     shared_memory: Positive  # bytes one program may hold
     registers: Positive  # 32-bit registers one thread may hold
+    operand_registers: Positive  # of those, what a GEMM needs beside its sums
+    shared_operands: SharedOperands | Literal["none"]  # matrix units that read shared memory
     cost: CostFigures
 
 

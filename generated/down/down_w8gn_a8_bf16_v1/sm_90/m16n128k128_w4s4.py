@@ -17,7 +17,7 @@ BLOCK_K = tl.constexpr(128)  # K elements per dot
 
 
 @triton.jit(do_not_specialize=["n_tiles", "k_tiles"])
-def down_w8gn_a8_bf16_v1_sm_90_m16n128k128_w4s3(
+def down_w8gn_a8_bf16_v1_sm_90_m16n128k128_w4s4(
     x_ptr,  # int8 [rows, K], rows sorted by expert
     x_scale_ptr,  # fp32 [rows]
     w_ptr,  # int8 [experts, N, K]
@@ -62,4 +62,4 @@ def down_w8gn_a8_bf16_v1_sm_90_m16n128k128_w4s3(
     tl.store(y_ptrs, (acc * x_scale).to(tl.bfloat16), mask=row_ok[:, None])
 
 
-OPTIONS = {"num_warps": 4, "num_stages": 3, "enable_fp_fusion": False}
+OPTIONS = {"num_warps": 4, "num_stages": 4, "enable_fp_fusion": False}

@@ -16,13 +16,13 @@ SCALE_FLOOR = tl.constexpr(1e-6)  # below it, a row's scale is 1
 INFINITY_BITS = tl.constexpr(0x7F800000)  # fp32 bit patterns from here on are not finite
 
 # Design: how this module computes it.
-BLOCK_M = tl.constexpr(1)  # rows per program
+BLOCK_M = tl.constexpr(2)  # rows per program
 BLOCK_K = tl.constexpr(2048)  # columns per step
 UNIT_K = tl.constexpr(32)  # K is a multiple of it, so loads stay 16 bytes wide
 
 
 @triton.jit(do_not_specialize=["rows", "k_units"])
-def quantize_a8_bf16_v1_portable_m1k2048_w4s1(
+def quantize_a8_bf16_v1_portable_m2k2048_w4s1(
     x_ptr,  # bf16 [rows, K], rows sorted by expert
     row_expert_ptr,  # int32 [rows], -1 where no expert owns the row
     inv_smooth_ptr,  # fp32 [experts, K]

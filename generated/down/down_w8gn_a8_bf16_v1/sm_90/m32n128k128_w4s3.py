@@ -11,13 +11,13 @@ import triton
 import triton.language as tl
 
 # Design: how this module computes it.
-BLOCK_M = tl.constexpr(128)  # rows per program
+BLOCK_M = tl.constexpr(32)  # rows per program
 BLOCK_N = tl.constexpr(128)  # columns per program
 BLOCK_K = tl.constexpr(128)  # K elements per dot
 
 
 @triton.jit(do_not_specialize=["n_tiles", "k_tiles"])
-def down_w8gn_a8_bf16_v1_sm_80_m128n128k128_w4s2(
+def down_w8gn_a8_bf16_v1_sm_90_m32n128k128_w4s3(
     x_ptr,  # int8 [rows, K], rows sorted by expert
     x_scale_ptr,  # fp32 [rows]
     w_ptr,  # int8 [experts, N, K]
@@ -62,4 +62,4 @@ def down_w8gn_a8_bf16_v1_sm_80_m128n128k128_w4s2(
     tl.store(y_ptrs, (acc * x_scale).to(tl.bfloat16), mask=row_ok[:, None])
 
 
-OPTIONS = {"num_warps": 4, "num_stages": 2, "enable_fp_fusion": False}
+OPTIONS = {"num_warps": 4, "num_stages": 3, "enable_fp_fusion": False}

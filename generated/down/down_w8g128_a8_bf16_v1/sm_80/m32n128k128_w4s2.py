@@ -14,12 +14,12 @@ import triton.language as tl
 GROUP_K = tl.constexpr(128)  # K elements that share one weight scale
 
 # Design: how this module computes it.
-BLOCK_M = tl.constexpr(64)  # rows per program
+BLOCK_M = tl.constexpr(32)  # rows per program
 BLOCK_N = tl.constexpr(128)  # columns per program
 
 
 @triton.jit(do_not_specialize=["n_tiles", "groups"])
-def down_w8g128_a8_bf16_v1_sm_80_m64n128k128_w4s2(
+def down_w8g128_a8_bf16_v1_sm_80_m32n128k128_w4s2(
     x_ptr,  # int8 [rows, K], rows sorted by expert
     x_scale_ptr,  # fp32 [rows]
     w_ptr,  # int8 [experts, N, K]

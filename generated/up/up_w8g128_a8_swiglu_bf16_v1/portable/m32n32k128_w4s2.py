@@ -38,7 +38,7 @@ def _silu(g):
 
 
 @triton.jit(do_not_specialize=["n_tiles", "groups"])
-def up_w8g128_a8_swiglu_bf16_v1_portable_m32n32k128_w8s2(
+def up_w8g128_a8_swiglu_bf16_v1_portable_m32n32k128_w4s2(
     x_ptr,  # int8 [rows, K], rows sorted by expert
     x_scale_ptr,  # fp32 [rows]
     w_ptr,  # int8 [experts, 2 * N, K], gate rows before up rows
@@ -93,4 +93,4 @@ def up_w8g128_a8_swiglu_bf16_v1_portable_m32n32k128_w8s2(
     tl.store(a_ptrs, a.to(tl.bfloat16), mask=row_ok[:, None])
 
 
-OPTIONS = {"num_warps": 8, "num_stages": 2, "enable_fp_fusion": False}
+OPTIONS = {"num_warps": 4, "num_stages": 2, "enable_fp_fusion": False}
