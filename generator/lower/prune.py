@@ -126,6 +126,13 @@ def _accept_multiples(variant: Variant) -> str | None:
     return None
 
 
+def _row_tile(variant: Variant) -> str | None:
+    fixed, block_m = variant.target.row_tile, variant.design.block_m
+    if variant.gemm is None or fixed == "any" or block_m == fixed:
+        return None
+    return f"block_m {block_m} is not the row tile {fixed} of {variant.target.name}; use {fixed}"
+
+
 RULES = (
     Rule(
         "block_k_exceeds_group",
@@ -141,6 +148,7 @@ RULES = (
     ),
     Rule("offsets_fit", "an offset that wraps reads another expert's weights", _offsets_fit),
     Rule("accept_multiples", "a target may promise to run any layer", _accept_multiples),
+    Rule("row_tile", "the up and the down kernel of a layer share one tile map", _row_tile),
     Rule("warp_work", "a warp without a whole matrix instruction repeats another's", _warp_work),
     Rule(
         "accumulator_registers", "sums that do not fit in registers spill", _accumulator_registers

@@ -138,6 +138,15 @@ def _capability(target: Target, _: Path, __: SpecSet) -> Iterator[Defect]:
         )
 
 
+def _row_tile(target: Target, _: Path, __: SpecSet) -> Iterator[Defect]:
+    if (target.keep == "one") != (target.row_tile != "any"):
+        yield Defect(
+            ("row_tile",),
+            f"keep `{target.keep}` with row_tile `{target.row_tile}`",
+            "fix a row tile, such as 32, exactly when one design is kept",
+        )
+
+
 def _model_shape(model: Model, _: Path, __: SpecSet) -> Iterator[Defect]:
     if model.experts > model.global_experts:
         yield Defect(
@@ -234,6 +243,7 @@ SPEC_CHECKS: tuple[Check[Spec], ...] = (
 )
 TARGET_CHECKS: tuple[Check[Target], ...] = (
     Check("name_is_file", "names are looked up as file names", _name_is_file),
+    Check("row_tile", "the up and the down kernel of a layer share one tile map", _row_tile),
     Check("capability", "a device is recognised by its capability", _capability),
 )
 MODEL_CHECKS: tuple[Check[Model], ...] = (

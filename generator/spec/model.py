@@ -200,6 +200,7 @@ class Target(Frozen):
     dots: Annotated[tuple[Dot, ...], Field(min_length=1)]  # dot strategies that compile right
     accept_multiples: AcceptMultiples | Literal["none"]
     keep: Literal["one", "per_band"]  # designs kept of a contract
+    row_tile: Positive | Literal["any"]  # of GEMMs; fixed where one design is kept
     warp_size: Positive
     shared_memory: Positive  # bytes one program may hold
     registers: Positive  # 32-bit registers one thread may hold
