@@ -1,1 +1,3 @@
-"""Groupwise: a kernel compiler for quantized mixture-of-experts layers. Importing this package imports nothing else."""
+"""Groupwise: a kernel compiler for quantized mixture-of-experts layers. Importing this package
+imports nothing else.
+"""

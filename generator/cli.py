@@ -1,6 +1,7 @@
 """The command line: one short function per verb. The only place that prints or exits.
 
-Exit codes: 0 all is well; 1 the answer is no (stale modules, differing bits, a broken device); 2 bad input.
+Exit codes: 0 all is well; 1 the answer is no (stale modules, differing bits, a broken device); 2
+bad input.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Conditions that a variant puts on a problem. A leaf: standard library only.
 
-Lowering states them, the manifest carries them as data, selection and tests evaluate the same predicate.
+Lowering states them, the manifest carries them as data, selection and tests evaluate the same
+predicate.
 """
 
 from __future__ import annotations

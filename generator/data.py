@@ -1,4 +1,6 @@
-"""Where the data folders `specs` and `templates` are: beside the package in a checkout, inside it in a wheel."""
+"""Where the data folders `specs` and `templates` are: beside the package in a checkout, inside it
+in a wheel.
+"""
 
 from __future__ import annotations
 

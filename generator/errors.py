@@ -26,7 +26,8 @@ class Finding:
 class GroupwiseError(Exception):
     """Base of all errors raised for a user's input.
 
-    `code` names the class of failure in one stable word; `findings` holds every defect seen in one go.
+    `code` names the class of failure in one stable word; `findings` holds every defect seen in one
+    go.
     """
 
     code = "groupwise"
@@ -45,7 +46,9 @@ class SpecError(GroupwiseError):
 
 
 class BuildError(GroupwiseError):
-    """A legal spec cannot be turned into modules, or the modules on disk cannot be read or written."""
+    """A legal spec cannot be turned into modules, or the modules on disk cannot be read or
+    written.
+    """
 
     code = "build"
 
@@ -57,7 +60,9 @@ class PackError(GroupwiseError):
 
 
 class NoVariantError(GroupwiseError):
-    """No emitted variant accepts the problem at hand; one finding for each variant that was asked."""
+    """No emitted variant accepts the problem at hand; one finding for each variant that was
+    asked.
+    """
 
     code = "no-variant"
 

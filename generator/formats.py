@@ -1,4 +1,6 @@
-"""Element formats: bits, value ranges and the name each has in Triton and torch. A leaf: standard library only."""
+"""Element formats: bits, value ranges and the name each has in Triton and torch. A leaf: standard
+library only.
+"""
 
 from __future__ import annotations
 

@@ -1,1 +1,3 @@
-"""Plan -> {path: text}: Jinja context, rendering, manifest, and the comparison with what is on disk."""
+"""Plan -> {path: text}: Jinja context, rendering, manifest, and the comparison with what is on
+disk.
+"""

@@ -1,4 +1,6 @@
-"""What a template needs to know of a variant, decided here so that templates hold kernel text only."""
+"""What a template needs to know of a variant, decided here so that templates hold kernel text
+only.
+"""
 
 from __future__ import annotations
 
@@ -174,10 +176,8 @@ def _walk(variant: Variant, gemm: GemmContract) -> WalkText:
     cut = [f"{walk.repeat} * {walk.step}"] if walk.repeat else []
     cut += [str(tile.size) for tile in walk.tiles]
     sizes = {tile.size for tile in rest + repeated}
-    if gemm.group_k is None:
-        kind = "channel"
-    else:
-        kind = "looped" if walk.repeat else "unrolled"
+    grouped = "looped" if walk.repeat else "unrolled"
+    kind = "channel" if gemm.group_k is None else grouped
     return WalkText(
         kind=kind,
         cut=" + ".join(cut),

@@ -1,4 +1,6 @@
-"""The header of an emitted module: what it is, what it requires, why it is exact. Always the same number of lines."""
+"""The header of an emitted module: what it is, what it requires, why it is exact. Always the same
+number of lines.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ from generator.lower.variant import Variant
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """One line each: Triton's cache key holds line numbers, so the kernel must not move with the text."""
+    """One line each: Triton's cache key holds line numbers, so the kernel must not move with the
+    text.
+    """
 
     title: str
     contract: str

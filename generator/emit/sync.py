@@ -1,4 +1,6 @@
-"""Compare emitted text with a folder, or write it there: whole files, atomically, stale ones removed."""
+"""Compare emitted text with a folder, or write it there: whole files, atomically, stale ones
+removed.
+"""
 
 from __future__ import annotations
 
@@ -61,7 +63,8 @@ def diff(directory: Path, files: Mapping[str, str], difference: Difference) -> s
 def write(directory: Path, files: Mapping[str, str]) -> Difference:
     """Make the folder equal to the emitted text; returns what changed.
 
-    Raises BuildError where the folder holds files that no build wrote, so that a wrong --out loses nothing.
+    Raises BuildError where the folder holds files that no build wrote, so that a wrong --out loses
+    nothing.
     """
     if directory.exists():
         _refuse_foreign(directory)

@@ -1,1 +1,3 @@
-"""Spec -> plans: enumerate designs, prune them with reasons, prove exactness, rank. No torch, triton or jinja2."""
+"""Spec -> plans: enumerate designs, prune them with reasons, prove exactness, rank. No torch,
+triton or jinja2.
+"""

@@ -1,7 +1,8 @@
 """Bands of rows per expert, and the row tile of each.
 
-The up and the down kernel of a layer share one tile map, so a band fixes the row tile for both: the tile as tall
-as the band's rows. A taller one multiplies padding, a shorter one reads the weights twice.
+The up and the down kernel of a layer share one tile map, so a band fixes the row tile for both: the
+tile as tall as the band's rows. A taller one multiplies padding, a shorter one reads the weights
+twice.
 """
 
 from __future__ import annotations

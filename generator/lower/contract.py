@@ -1,7 +1,7 @@
 """Contracts: what one operation, and a whole layer, computes to the last bit.
 
-Everything here is derived from a spec. Names are built in this module and parsed nowhere; `axes()` is what the
-manifest holds and what the digest covers.
+Everything here is derived from a spec. Names are built in this module and parsed nowhere; `axes()`
+is what the manifest holds and what the digest covers.
 """
 
 from __future__ import annotations
@@ -75,7 +75,9 @@ class GemmContract:
 
 @dataclass(frozen=True, slots=True)
 class QuantizeContract:
-    """Smooth, scale and round rows to integer codes: `quantize` hidden states, `requantize` the activation."""
+    """Smooth, scale and round rows to integer codes: `quantize` hidden states, `requantize` the
+    activation.
+    """
 
     operation: str  # quantize | requantize
     input: str  # element format of the rows

@@ -1,7 +1,7 @@
 """An analytic cost of a design on a target: it orders legal designs and decides nothing else.
 
-Source: the roofline model (Williams, Waterman, Patterson, CACM 52(4), 2009) with wave quantization, plus Little's
-law for the bytes that a program's stages keep in flight.
+Source: the roofline model (Williams, Waterman, Patterson, CACM 52(4), 2009) with wave quantization,
+plus Little's law for the bytes that a program's stages keep in flight.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from generator.formats import FORMATS
 from generator.lower.variant import Variant
 from generator.lower.walk import Walk
 
-
-# Share of the device bandwidth that rows of a tile reach by their length in bytes. 128-byte rows are whole cache
-# lines; 64-byte rows moved 2.3 of 3.7 TB/s (one H200, 2026-11-22, int4 decode 131072 x 7168); 32 is extrapolated.
+# Share of the device bandwidth that rows of a tile reach by their length in bytes. 128-byte rows
+# are whole cache lines; 64-byte rows moved 2.3 of 3.7 TB/s (one H200, 2026-11-22, int4 decode
+# 131072 x 7168); 32 is extrapolated.
 LINE_BYTES = 128
 SHORT_ROW_EXPONENT = 0.69
 
@@ -51,7 +51,9 @@ class Cost:
 def _row_efficiency(walk: Walk, element_bytes: int) -> float:
     """Bandwidth share of a walk: each tile of K reads rows of its own length."""
     sizes = [walk.step] * walk.repeat + [tile.size for tile in walk.tiles]
-    shares = [min(1.0, size * element_bytes / LINE_BYTES) ** SHORT_ROW_EXPONENT for size in sizes]
+    shares = [
+        float(min(1.0, size * element_bytes / LINE_BYTES) ** SHORT_ROW_EXPONENT) for size in sizes
+    ]
     return sum(sizes) / sum(size / share for size, share in zip(sizes, shares, strict=True))
 
 
@@ -86,14 +88,16 @@ def gemm_cost(variant: Variant, shape: Shape) -> Cost:
     )
     operations = 2 * row_tiles * design.block_m * columns * shape.k
 
-    # The last wave is as long as a full one; within a wave each processor works on its resident programs.
+    # The last wave is as long as a full one; within a wave each processor works on its resident
+    # programs.
     per_processor = waves * resident if programs > figures.processors else 1
     math_us = operations / programs * per_processor / figures.dot_ops_per_us
     in_flight = min(programs, figures.processors * resident) * variant.shared_bytes
     dram = min(float(figures.dram_bytes_per_us), in_flight / figures.load_latency_us)
     memory_us = bytes_moved / (dram * _row_efficiency(variant.walk, weight_bytes))
     cache_us = programs * tile_bytes / figures.cache_bytes_per_us
-    # One group's promotion waits for its dots: the scaling cannot hide behind the next group's loads.
+    # One group's promotion waits for its dots: the scaling cannot hide behind the next group's
+    # loads.
     steps = shape.k / variant.unit_k * waves
     promotion_us = (
         steps * design.block_m * design.block_n * gemm.weight_tiles / (design.threads * 2e3)

@@ -116,7 +116,9 @@ def _accepts(variant: Variant, source: ShapeSource) -> bool:
 
 
 def _order(variants: list[Variant], sources: Sequence[ShapeSource], band: Band) -> list[Variant]:
-    """By summed cost relative to the best of each shape, the band's own row tile first; ties by name."""
+    """By summed cost relative to the best of each shape, the band's own row tile first; ties by
+    name.
+    """
     totals = dict.fromkeys(range(len(variants)), 0.0)
     for source in sources:
         for rows in band.samples:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from typing import TypeVar
 
 from generator.errors import BuildError, Finding
 from generator.lower.contract import (
@@ -13,7 +14,6 @@ from generator.lower.contract import (
     LayerContract,
     LayerPlan,
     all_layers,
-    contract_digest,
     model_layers,
     plans,
 )
@@ -54,7 +54,9 @@ class Program:
 
 
 def program(loaded: SpecSet, selection: Selection) -> Program:
-    """Lower what was asked for. Raises BuildError for unknown names and contracts without a legal design."""
+    """Lower what was asked for. Raises BuildError for unknown names and contracts without a legal
+    design.
+    """
     specs = _named(loaded.specs, selection.specs, "spec")
     targets = _named(loaded.targets, selection.targets, "target")
     layers = _layers(specs, loaded.models, selection)
@@ -85,7 +87,10 @@ def program(loaded: SpecSet, selection: Selection) -> Program:
     return Program(whole, tuple(lowered.values()), targets, loaded.models, specs)
 
 
-def _named(items: Sequence, names: tuple[str, ...], kind: str) -> tuple:
+Named = TypeVar("Named", Spec, Target)
+
+
+def _named(items: Sequence[Named], names: tuple[str, ...], kind: str) -> tuple[Named, ...]:
     known = [item.name for item in items]
     unknown = [name for name in names if name not in known]
     if unknown:
@@ -101,7 +106,9 @@ def _named(items: Sequence, names: tuple[str, ...], kind: str) -> tuple:
 def _layers(
     specs: tuple[Spec, ...], models: tuple[Model, ...], selection: Selection
 ) -> list[LayerEntry]:
-    """Layers of the models; with --all, or where a pattern asks for more, every layer of the specs."""
+    """Layers of the models; with --all, or where a pattern asks for more, every layer of the
+    specs.
+    """
     by_name = {spec.name: spec for spec in specs}
     contracts = model_layers(specs, models)
     if selection.everything or selection.contracts:
@@ -133,7 +140,7 @@ def _one_meaning(owners: dict[str, Contract], contract: Contract) -> None:
         raise BuildError(
             Finding(
                 contract.name,
-                f"two contracts of one name: {contract_digest(owner)} and {contract_digest(contract)}",
+                f"two contracts of one name: {owner.axes()} and {contract.axes()}",
                 "raise `version` in one of the specs",
             )
         )

@@ -1,6 +1,7 @@
 """Pruning rules. Each is a named value: why it exists, and what exactly a variant violates.
 
-A rule returns None to keep a variant, else the violated inequality with its numbers and the nearest legal value.
+A rule returns None to keep a variant, else the violated inequality with its numbers and the nearest
+legal value.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from dataclasses import dataclass
 from generator.lower.variant import INT32, Variant
 from generator.lower.walk import tiles
 
-# Registers of the gated epilogue beside the two fp32 tiles. Triton 3.9 spills at 128 registers of tiles for sm_90
-# and not at 64 (2026-11-22).
+# Registers of the gated epilogue beside the two fp32 tiles. Triton 3.9 spills at 128 registers of
+# tiles for sm_90 and not at 64 (2026-11-22).
 GATE_REGISTERS = 130
 LEAST_DOT_K = 32  # an int8 dot of K = 16 does not compile (Triton 3.6 to 3.9)
 LEAST_WARP_SUMS = 16 * 8  # outputs of the smallest matrix instruction of one warp
@@ -74,13 +75,13 @@ def _accumulator_registers(variant: Variant) -> str | None:
         return None
     limit, results = variant.target.registers, variant.result_registers
     gated = GATE_REGISTERS if variant.gemm.gate else 0
-    for what, tiles, beside in (
+    for what, held, beside in (
         ("sums", variant.sum_registers, variant.operand_registers),
         ("results", results, gated),
     ):
-        if tiles + beside > limit:
+        if held + beside > limit:
             return (
-                f"{tiles} registers of {what} + {beside} > {limit} a thread;"
+                f"{held} registers of {what} + {beside} > {limit} a thread;"
                 " use more warps or a smaller tile"
             )
     return None

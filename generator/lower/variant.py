@@ -1,7 +1,7 @@
 """Design and variant: how a contract is computed, and what follows from that choice.
 
-Every derived fact (requirements, shared memory, registers, launch counts) is stated here once; rules, ranking,
-emission and the manifest read it.
+Every derived fact (requirements, shared memory, registers, launch counts) is stated here once;
+rules, ranking, emission and the manifest read it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from generator.lower.exactness import Proof, prove
 from generator.lower.walk import Walk, looped, unrolled
 from generator.spec.model import Limits, Target
 
-# Row-wise kernels mask the end of a row; rows that are multiples of this keep their accesses 16 bytes wide.
+# Row-wise kernels mask the end of a row; rows that are multiples of this keep their accesses 16
+# bytes wide.
 ROW_UNIT = 32
 INT32 = 2**31  # offsets and counts are int32 in emitted kernels
 
@@ -46,7 +47,9 @@ class Design:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """A run-time argument: a dimension in units that the module multiplies back, so that divisibility shows."""
+    """A run-time argument: a dimension in units that the module multiplies back, so that
+    divisibility shows.
+    """
 
     argument: str
     of: str
@@ -105,7 +108,9 @@ class Variant:
         return rows + gemm.weight_tiles * design.block_n * FORMATS[gemm.weights].bytes
 
     def _staged_bytes(self, walk: Walk) -> int:
-        """Tiles of the pipelined loop are held `stages` times; a remainder after an inner loop once."""
+        """Tiles of the pipelined loop are held `stages` times; a remainder after an inner loop
+        once.
+        """
         rest = sum(tile.size for tile in walk.tiles)
         if walk.repeat:
             return self._bytes_per_k() * (self.design.stages * walk.step + rest)
@@ -118,7 +123,9 @@ class Variant:
 
     @cached_property
     def sum_registers(self) -> int:
-        """Registers of one thread that hold sums: int32, and fp32 beside it where groups are scaled apart."""
+        """Registers of one thread that hold sums: int32, and fp32 beside it where groups are scaled
+        apart.
+        """
         gemm = self.gemm
         if gemm is None:
             return 0
@@ -126,7 +133,9 @@ class Variant:
 
     @cached_property
     def result_registers(self) -> int:
-        """Registers of one thread that hold the results of a GEMM before the epilogue, one fp32 each."""
+        """Registers of one thread that hold the results of a GEMM before the epilogue, one fp32
+        each.
+        """
         gemm, design = self.gemm, self.design
         if gemm is None:
             return 0

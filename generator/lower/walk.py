@@ -17,8 +17,8 @@ class Tile:
 class Walk:
     """How a kernel steps through one group: `repeat` equal tiles in a loop, then `tiles` in a row.
 
-    A group that is unrolled has repeat 0. The whole K of a channel scale is one tile, repeated by a count that
-    is known at run time only.
+    A group that is unrolled has repeat 0. The whole K of a channel scale is one tile, repeated by a
+    count that is known at run time only.
     """
 
     repeat: int
@@ -31,7 +31,8 @@ class Walk:
 
 
 def tiles(length: int, block_k: int) -> tuple[Tile, ...]:
-    """Cut `length` into tiles of `block_k`, then falling powers of two: 320 at 128 is 128 + 128 + 64.
+    """Cut `length` into tiles of `block_k`, then falling powers of two: 320 at 128 is 128 + 128 +
+    64.
 
     `block_k` must be a power of two.
     """

@@ -14,7 +14,9 @@ def tensor(
     dtypes: tuple[torch.dtype, ...],
     device: torch.device,
 ) -> None:
-    """Raise LaunchError with everything that is wrong with one argument; None in a shape is any length."""
+    """Raise LaunchError with everything that is wrong with one argument; None in a shape is any
+    length.
+    """
     findings = []
     if not isinstance(value, torch.Tensor):
         raise LaunchError(Finding(name, f"is a {type(value).__name__}", "pass a torch.Tensor"))

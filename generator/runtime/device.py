@@ -29,7 +29,9 @@ def targets_for(device: torch.device, manifest: Manifest) -> tuple[str, ...]:
 
 
 def current(device: torch.device) -> AbstractContextManager[object]:
-    """Launch on this device's current stream; under the interpreter, NaN and Inf raise no warnings."""
+    """Launch on this device's current stream; under the interpreter, NaN and Inf raise no
+    warnings.
+    """
     if device.type == "cuda":
         return torch.cuda.device(device)
     return interpreter.quiet() if interpreter.active() else nullcontext()

@@ -23,7 +23,9 @@ def _exp_of_minus(
 
 
 def device_exp_table(dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """exp(-g) fp32 [65536] of all bit patterns g of a 16-bit dtype, by the instruction that kernels use."""
+    """exp(-g) fp32 [65536] of all bit patterns g of a 16-bit dtype, by the instruction that kernels
+    use.
+    """
     patterns = all_patterns(dtype, device)
     table = torch.empty(65536, dtype=torch.float32, device=device)
     with current(device):

@@ -1,8 +1,9 @@
 """Triton's CPU interpreter: switched on where there is no GPU, and its arithmetic made exact.
 
-Triton reads TRITON_INTERPRET when it is first imported, so `prepare` runs before anything imports triton. The
-interpreter of Triton 3.6 to 3.8 rounds `tl.fma` twice, and all versions up to 3.9 truncate fp32 -> bf16 and flush
-bf16 subnormals; `install` replaces both by exact versions. `probe` checks that they took.
+Triton reads TRITON_INTERPRET when it is first imported, so `prepare` runs before anything imports
+triton. The interpreter of Triton 3.6 to 3.8 rounds `tl.fma` twice, and all versions up to 3.9
+truncate fp32 -> bf16 and flush bf16 subnormals; `install` replaces both by exact versions. `probe`
+checks that they took.
 """
 
 from __future__ import annotations
@@ -27,13 +28,15 @@ def active() -> bool:
 
 
 def prepare() -> None:
-    """Choose GPU or interpreter for this process. Raises LaunchError where triton was imported too early."""
+    """Choose GPU or interpreter for this process. Raises LaunchError where triton was imported too
+    early.
+    """
     if FLAG not in os.environ and not torch.cuda.is_available():
         if "triton" in sys.modules:
             raise LaunchError(
                 Finding(
                     "generator.runtime",
-                    "there is no GPU, and triton was imported before the interpreter could be chosen",
+                    "there is no GPU, and triton was imported before its interpreter was chosen",
                     f"export {FLAG}=1, or import generator.runtime first",
                 )
             )
@@ -50,8 +53,9 @@ def quiet() -> AbstractContextManager[object]:
 def fma_fp32(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
     """fp32 a * b + c with one rounding, by rounding the float64 sum to odd.
 
-    Source: Boldo and Melquiond, "Emulation of FMA and correctly rounded sums", IEEE TC 57(4), 2008. The product of
-    two fp32 values is exact in float64; the error of the sum (Knuth's TwoSum) says which way its last bit must go.
+    Source: Boldo and Melquiond, "Emulation of FMA and correctly rounded sums", IEEE TC 57(4), 2008.
+    The product of two fp32 values is exact in float64; the error of the sum (Knuth's TwoSum) says
+    which way its last bit must go.
     """
     product, addend = np.asarray(a, np.float64) * b, np.asarray(c, np.float64)
     product, addend = np.broadcast_arrays(product, addend)

@@ -1,7 +1,7 @@
 """Launch emitted modules: one function per operation, on the inputs' device and its current stream.
 
-The caller owns every tensor; nothing is allocated and nothing is read back. Shapes and types are checked one level
-up, in `layer.py`.
+The caller owns every tensor; nothing is allocated and nothing is read back. Shapes and types are
+checked one level up, in `layer.py`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ def route_ids(
 ) -> None:
     """Sort slots by local expert and cut the sorted rows into tiles of `block_m`.
 
-    ids: int32 or int64 [tokens, top_k]; ids outside first_expert .. first_expert + experts - 1 own no row.
+    ids: int32 or int64 [tokens, top_k]; ids outside first_expert .. first_expert + experts - 1 own
+    no row.
     """
     tile_expert, tile_start, tile_end = _tiles(buffers)
     entry.kernel[(experts + 1,)](
@@ -58,7 +59,9 @@ def route_ids(
 def route_counts(
     entry: Entry, tokens_per_expert: torch.Tensor, buffers: Tensors, *, rows: int, block_m: int
 ) -> None:
-    """Lay out rows that are sorted by expert; rows past the sum of int32 [experts] counts own nothing."""
+    """Lay out rows that are sorted by expert; rows past the sum of int32 [experts] counts own
+    nothing.
+    """
     experts = tokens_per_expert.numel()
     tile_expert, tile_start, tile_end = _tiles(buffers)
     entry.kernel[(experts + 1,)](
@@ -86,7 +89,9 @@ def quantize(
     row_slot: torch.Tensor | None = None,
     top_k: int = 1,
 ) -> None:
-    """x [rows, K], or [tokens, K] gathered by `row_slot`, to int8 codes [rows, K] and fp32 scale [rows]."""
+    """x [rows, K], or [tokens, K] gathered by `row_slot`, to int8 codes [rows, K] and fp32 scale
+    [rows].
+    """
     rows, k = codes.shape
     gather = () if row_slot is None else (row_slot,)
     entry.kernel[(-(-rows // (entry.block_m or 1)),)](

@@ -1,4 +1,5 @@
-"""Run a whole layer: check what the caller handed in, choose a plan and variants, launch stage by stage.
+"""Run a whole layer: check what the caller handed in, choose a plan and variants, launch stage by
+stage.
 
 No host synchronisation anywhere: grids come from shapes, counts and ids stay on the device.
 """
@@ -56,7 +57,9 @@ def _problem(
 
 
 def workspace_bytes(problem: LayerProblem, manifest: Manifest) -> int:
-    """Bytes of workspace that a call takes. Raises NoVariantError where nothing accepts the problem."""
+    """Bytes of workspace that a call takes. Raises NoVariantError where nothing accepts the
+    problem.
+    """
     if problem.rows == 0:
         return 0
     layer = manifest.layer(problem.layer)
@@ -80,11 +83,13 @@ def run_tokens(
     workspace: torch.Tensor | None = None,
     targets: tuple[str, ...] | None = None,
 ) -> LayerRun:
-    """From hidden states [tokens, H], ids int32/int64 [tokens, k] and weights fp32 [tokens, k] to [tokens, H].
+    """From hidden states [tokens, H], ids int32/int64 [tokens, k] and weights fp32 [tokens, k] to
+    [tokens, H].
 
-    Ids are numbered over all ranks; local expert e has id first_expert + e. Slots of other ids, -1 included, add
-    nothing. `out` and `workspace` (uint8, `workspace_bytes(problem, manifest)`) may be the caller's. Raises
-    LaunchError for tensors that do not fit, NoVariantError where no emitted variant accepts the shape.
+    Ids are numbered over all ranks; local expert e has id first_expert + e. Slots of other ids, -1
+    included, add nothing. `out` and `workspace` (uint8, `workspace_bytes(problem, manifest)`) may
+    be the caller's. Raises LaunchError for tensors that do not fit, NoVariantError where no emitted
+    variant accepts the shape.
     """
     layer = _layer(packed, manifest)
     device, dtype = packed.up_weight.device, torch_dtype(layer.dtype)
@@ -136,8 +141,8 @@ def run_rows(
 ) -> LayerRun:
     """From rows sorted by expert [rows, H] and tokens_per_expert int32 [E] to rows [rows, H].
 
-    Counts are clamped on the device: negative ones to 0, their sum to the rows; rows past the sum become zeros.
-    Errors and the caller's tensors are as in `run_tokens`.
+    Counts are clamped on the device: negative ones to 0, their sum to the rows; rows past the sum
+    become zeros. Errors and the caller's tensors are as in `run_tokens`.
     """
     layer = _layer(packed, manifest)
     device, dtype = packed.up_weight.device, torch_dtype(layer.dtype)

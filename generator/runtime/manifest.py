@@ -1,4 +1,6 @@
-"""manifest.json as the runtime reads it: entries, layers, selection bands, and the modules behind them."""
+"""manifest.json as the runtime reads it: entries, layers, selection bands, and the modules behind
+them.
+"""
 
 from __future__ import annotations
 
@@ -219,12 +221,15 @@ def _manifest(directory: Path, data: Mapping[str, Any]) -> Manifest:
         models={name: _model(name, each) for name, each in data["models"].items()},
         entries=tuple(_entry(directory, each) for each in data["entries"]),
         bands={
-            (each["contract"], each["target"]): tuple(
-                Band(*band["rows_per_expert"], tuple(band["designs"])) for band in each["bands"]
-            )
+            (each["contract"], each["target"]): tuple(_band(band) for band in each["bands"])
             for each in data["selection"]
         },
     )
+
+
+def _band(data: Mapping[str, Any]) -> Band:
+    low, high = data["rows_per_expert"]
+    return Band(low, high, tuple(data["designs"]))
 
 
 def _target(name: str, data: Mapping[str, Any]) -> Target:

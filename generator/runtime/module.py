@@ -22,10 +22,11 @@ from generator.runtime.workspace import torch_dtype
 class QuantExperts(nn.Module):
     """The experts of one quantized MoE layer: E local experts, H hidden, I intermediate.
 
-    State dict: `up_proj_weight` int8 [E, 2I, H], `down_proj_weight` int8 [E, H, I], their `_scale` [E, N] per
-    channel or [E, N, K / g] per group, and `up_proj_quantize.inv_smooth_scale` fp32 [E, H],
-    `down_proj_quantize.inv_smooth_scale` fp32 [E, I]. `layer` names a layer contract of the manifest in `generated`
-    (default: the shipped modules). Raises BuildError where that manifest lacks it.
+    State dict: `up_proj_weight` int8 [E, 2I, H], `down_proj_weight` int8 [E, H, I], their `_scale`
+    [E, N] per channel or [E, N, K / g] per group, and `up_proj_quantize.inv_smooth_scale` fp32 [E,
+    H], `down_proj_quantize.inv_smooth_scale` fp32 [E, I]. `layer` names a layer contract of the
+    manifest in `generated` (default: the shipped modules). Raises BuildError where that manifest
+    lacks it.
     """
 
     def __init__(
@@ -81,16 +82,19 @@ class QuantExperts(nn.Module):
         )
 
     def forward(self, hidden: torch.Tensor, tokens_per_expert: torch.Tensor) -> torch.Tensor:
-        """Rows sorted by expert [rows, H] and int32 [E] counts to [rows, H]; rows past the sum become zeros."""
-        return experts_rows(
+        """Rows sorted by expert [rows, H] and int32 [E] counts to [rows, H]; rows past the sum
+        become zeros.
+        """
+        out: torch.Tensor = experts_rows(
             hidden, tokens_per_expert, *self._weights(), self.layer.name, self._generated()
         )
+        return out
 
     def forward_tokens(
         self, hidden: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor
     ) -> torch.Tensor:
         """Hidden [T, H], ids int32/int64 [T, k] over all ranks, weights fp32 [T, k] to [T, H]."""
-        return experts_tokens(
+        out: torch.Tensor = experts_tokens(
             hidden,
             ids,
             weights,
@@ -99,6 +103,7 @@ class QuantExperts(nn.Module):
             self._generated(),
             self.first_expert,
         )
+        return out
 
     def _weights(self) -> list[torch.Tensor]:
         return [getattr(self, name) for name in SEED_NAMES]
@@ -183,8 +188,9 @@ class Gating(nn.Module):
 class QuantMoE(nn.Module):
     """A whole MoE layer: gating over all experts, the local ones computed, their outputs combined.
 
-    State dict: `gating.gate_weight` fp32 [H, global experts], and QuantExperts' names under `experts.`. With
-    `experts` < `global_experts` it is one expert-parallel rank: the results of all ranks are to be summed.
+    State dict: `gating.gate_weight` fp32 [H, global experts], and QuantExperts' names under
+    `experts.`. With `experts` < `global_experts` it is one expert-parallel rank: the results of all
+    ranks are to be summed.
     """
 
     def __init__(

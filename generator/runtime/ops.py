@@ -1,7 +1,7 @@
 """torch.library custom ops of a whole layer, with fake kernels: what torch.compile and export see.
 
-The ops are opaque to the tracer, so selection, workspaces and launches stay ordinary Python. Weights travel as
-tensors; the layer contract and the folder of modules as strings.
+The ops are opaque to the tracer, so selection, workspaces and launches stay ordinary Python.
+Weights travel as tensors; the layer contract and the folder of modules as strings.
 """
 
 from __future__ import annotations

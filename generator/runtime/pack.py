@@ -1,6 +1,8 @@
-"""Pack a layer's weights from the seed's checkpoint layout into the contract's kernel layout, and back.
+"""Pack a layer's weights from the seed's checkpoint layout into the contract's kernel layout, and
+back.
 
-int8 weights keep their bytes; weight scales are transposed to [experts, groups, N]. Nothing is rounded.
+int8 weights keep their bytes; weight scales are transposed to [experts, groups, N]. Nothing is
+rounded.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -31,7 +34,9 @@ SEED_NAMES = {
 
 @dataclass(frozen=True)
 class PackedExperts:
-    """The experts of one layer in kernel layout. E local experts, H hidden, I intermediate of this shard."""
+    """The experts of one layer in kernel layout. E local experts, H hidden, I intermediate of this
+    shard.
+    """
 
     layer: str  # layer contract
     experts: int
@@ -51,7 +56,8 @@ class PackedExperts:
 
     def to(self, device: torch.device | str) -> PackedExperts:
         """The same weights on another device."""
-        return replace(self, **{name: each.to(device) for name, each in self.tensors().items()})
+        moved: dict[str, Any] = {name: each.to(device) for name, each in self.tensors().items()}
+        return replace(self, **moved)
 
 
 def seed_shapes(
@@ -77,8 +83,8 @@ def pack(
 ) -> PackedExperts:
     """Pack the seed's state dict of one experts module (names without prefix).
 
-    `shard` = (rank, size) keeps rank's part of the intermediate dimension, gate and up rows sliced separately.
-    Raises PackError with every name, shape, type or group that does not fit.
+    `shard` = (rank, size) keeps rank's part of the intermediate dimension, gate and up rows sliced
+    separately. Raises PackError with every name, shape, type or group that does not fit.
     """
     by_field = _named(state)
     up, down = by_field["up_weight"], by_field["down_weight"]
@@ -110,13 +116,14 @@ def pack(
     findings += _group_findings(layer, hidden, intermediate, shard)
     if findings:
         raise PackError(findings)
+    kernel_layout: dict[str, Any] = _kernel_layout(by_field, layer, intermediate, shard)
     return PackedExperts(
         layer=layer.name,
         experts=experts,
         hidden=hidden,
         intermediate=intermediate // shard[1],
         shard=shard,
-        **_kernel_layout(by_field, layer, intermediate, shard),
+        **kernel_layout,
     )
 
 
@@ -174,12 +181,13 @@ def _kernel_layout(
         """The shard's gate rows, then its up rows."""
         if size == 1:
             return value
-        halves = value.unflatten(1, (2, intermediate))[:, :, own]
+        halves: torch.Tensor = value.unflatten(1, (2, intermediate))[:, :, own]
         return halves.flatten(1, 2)
 
     def groups_first(scale: torch.Tensor) -> torch.Tensor:
         grouped = scale.unsqueeze(2) if scale.dim() == 2 else scale
-        return grouped.to(torch_dtype(layer.scale)).transpose(1, 2).contiguous()
+        kernel_order: torch.Tensor = grouped.to(torch_dtype(layer.scale)).transpose(1, 2)
+        return kernel_order.contiguous()
 
     down_scale = seed["down_scale"]
     if layer.down_group is not None:
@@ -226,9 +234,11 @@ def load(path: Path, device: torch.device | str = "cpu") -> PackedExperts:
     try:
         with safe_open(str(path), framework="pt", device=str(device)) as file:
             facts = json.loads((file.metadata() or {}).get("groupwise", "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            tensors = {name: file.get_tensor(name) for name in file.offset_keys()}
     except (OSError, ValueError) as error:
-        raise PackError(Finding(str(path), f"cannot be read: {error}", "pass a file of save()"))
+        raise PackError(
+            Finding(str(path), f"cannot be read: {error}", "pass a file of save()")
+        ) from error
     if not isinstance(facts, dict) or set(tensors) != set(SEED_NAMES):
         raise PackError(Finding(str(path), "holds no packed experts", "pass a file of save()"))
     if facts["layout"] != LAYOUT:

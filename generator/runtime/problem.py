@@ -1,4 +1,6 @@
-"""The facts of one call that selection may use. No torch: tests state problems for devices that are not there."""
+"""The facts of one call that selection may use. No torch: tests state problems for devices that are
+not there.
+"""
 
 from __future__ import annotations
 

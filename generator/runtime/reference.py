@@ -1,8 +1,8 @@
 """The oracle: every stage in plain torch, to the bit, on any device and without Triton.
 
-Group sums are float64 matrix products of small integers (exact below 2**53), fma rounds a float64 sum to odd, and
-divisions are by tensors (torch turns a Python scalar divisor into a reciprocal on CUDA). The numeric contract that
-these functions fix is stated in ARCHITECTURE.md.
+Group sums are float64 matrix products of small integers (exact below 2**53), fma rounds a float64
+sum to odd, and divisions are by tensors (torch turns a Python scalar divisor into a reciprocal on
+CUDA). The numeric contract that these functions fix is stated in ARCHITECTURE.md.
 """
 
 from __future__ import annotations
@@ -60,14 +60,18 @@ def exp(t: Tensor) -> Tensor:
 
 
 def silu(g: Tensor, exp_of_minus_g: Tensor) -> Tensor:
-    """g / (1 + exp(-g)), one correctly rounded division; silu(+Inf) = Inf, silu(-Inf) = NaN, NaN stays NaN."""
+    """g / (1 + exp(-g)), one correctly rounded division; silu(+Inf) = Inf, silu(-Inf) = NaN, NaN
+    stays NaN.
+    """
     return torch.where(torch.isnan(g), g, g / (1.0 + exp_of_minus_g))
 
 
 def quantize(
     x: Tensor, inv_smooth: Tensor, row_expert: Tensor, rounding: str
 ) -> tuple[Tensor, Tensor]:
-    """Rows x [rows, K] to int8 codes [rows, K] and fp32 scale [rows]; every row must have an expert."""
+    """Rows x [rows, K] to int8 codes [rows, K] and fp32 scale [rows]; every row must have an
+    expert.
+    """
     smoothed = x.float() * inv_smooth[row_expert.long()]
     top = smoothed.abs().contiguous().view(torch.int32).amax(dim=1)
     finite = top < 0x7F800000
@@ -94,8 +98,9 @@ def gemm(
 ) -> Tensor:
     """fp32 rows [rows, N] of a grouped GEMM, before any rounding to 16 bits.
 
-    codes int8 [rows, K], scale fp32 [rows], weight int8 [E, N, K], weight_scale [E, groups, N], row_expert [rows]
-    in 0 .. E - 1. Per group: an exact integer, one conversion to fp32, acc = fma(sum, weight scale, acc) from +0.
+    codes int8 [rows, K], scale fp32 [rows], weight int8 [E, N, K], weight_scale [E, groups, N],
+    row_expert [rows] in 0 .. E - 1. Per group: an exact integer, one conversion to fp32, acc =
+    fma(sum, weight scale, acc) from +0.
     """
     rows, k = codes.shape
     groups = weight_scale.shape[1]
@@ -113,7 +118,8 @@ def gemm(
 
 
 def swiglu(y: Tensor, dtype: torch.dtype, intermediate: torch.dtype, exp_table: Tensor) -> Tensor:
-    """silu(gate) * up of fp32 [rows, 2 I], gate and up rounded to `dtype` first, the product to `intermediate`.
+    """silu(gate) * up of fp32 [rows, 2 I], gate and up rounded to `dtype` first, the product to
+    `intermediate`.
 
     `exp_table` fp32 [65536] holds exp(-g) for every 16-bit pattern g of `dtype`.
     """
@@ -177,7 +183,9 @@ def clamped_counts(tokens_per_expert: Tensor, rows: int) -> list[int]:
 
 
 def route_counts(tokens_per_expert: Tensor, rows: int, block_m: int, tiles: int) -> Routing:
-    """Sorted rows: the same tile map, with tiles of no expert over the rows past the sum of the counts."""
+    """Sorted rows: the same tile map, with tiles of no expert over the rows past the sum of the
+    counts.
+    """
     device = tokens_per_expert.device
     counts = clamped_counts(tokens_per_expert, rows)
     row_expert = torch.full((rows,), -1, dtype=torch.int32, device=device)
@@ -212,7 +220,9 @@ def _tiles(counts: list[int], block_m: int, tiles: int, *, rows: int) -> list[li
 
 
 def combine(y: Tensor, slot_row: Tensor, weights: Tensor) -> Tensor:
-    """[rows, N] by fp32 weights [tokens, k] to [tokens, N]: fma in slot order from +0, absent slots skipped."""
+    """[rows, N] by fp32 weights [tokens, k] to [tokens, N]: fma in slot order from +0, absent slots
+    skipped.
+    """
     tokens, top_k = weights.shape
     acc = torch.zeros(tokens, y.shape[1], dtype=torch.float32, device=y.device)
     for choice in range(top_k):

@@ -1,4 +1,5 @@
-"""Choose emitted modules: a pure function of the problem and the manifest's table. No torch, no measuring.
+"""Choose emitted modules: a pure function of the problem and the manifest's table. No torch, no
+measuring.
 
 Every choice carries its reason, every refusal one line per variant that was asked.
 """
@@ -59,7 +60,9 @@ def candidates(problem: Problem, manifest: Manifest) -> Iterator[Choice]:
 
 
 def select(problem: Problem, manifest: Manifest) -> Choice:
-    """The best entry for one operation. Raises NoVariantError with one finding per entry refused."""
+    """The best entry for one operation. Raises NoVariantError with one finding per entry
+    refused.
+    """
     for choice in candidates(problem, manifest):
         return choice
     raise NoVariantError(_refusals(problem, manifest))

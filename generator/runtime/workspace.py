@@ -1,4 +1,6 @@
-"""The intermediates of one layer call: one statement of their shapes for sizing, allocating and carving."""
+"""The intermediates of one layer call: one statement of their shapes for sizing, allocating and
+carving.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,9 @@ def tile_bound(rows: int, owners: int, block_m: int) -> int:
 
 
 def buffers(problem: LayerProblem, layer: Layer, block_m: int) -> Mapping[str, Buffer]:
-    """Every intermediate of a layer call, by name. Tiles count one owner more: the rows nobody owns."""
+    """Every intermediate of a layer call, by name. Tiles count one owner more: the rows nobody
+    owns.
+    """
     rows, hidden, intermediate = problem.rows, problem.hidden, problem.intermediate
     tiles = tile_bound(rows, problem.experts + 1, block_m)
     index = {
@@ -78,7 +82,9 @@ def total_bytes(wanted: Mapping[str, Buffer]) -> int:
 def carve(
     wanted: Mapping[str, Buffer], workspace: torch.Tensor | None, device: torch.device
 ) -> dict[str, torch.Tensor]:
-    """Views into one block of bytes, the caller's or a fresh one. Raises LaunchError where it is too small."""
+    """Views into one block of bytes, the caller's or a fresh one. Raises LaunchError where it is
+    too small.
+    """
     needed = total_bytes(wanted)
     if workspace is None:
         workspace = torch.empty(needed, dtype=torch.uint8, device=device)

@@ -1,4 +1,6 @@
-"""One text for one meaning: models -> canonical YAML and digests, and the language -> JSON Schema."""
+"""One text for one meaning: models -> canonical YAML and digests, and the language -> JSON
+Schema.
+"""
 
 from __future__ import annotations
 

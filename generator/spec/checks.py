@@ -1,7 +1,7 @@
 """Rules that cross fields or files, each a named predicate with its reason.
 
-`load.py` runs them once every file has its shape. A check yields the path of the offending value, what is wrong
-with it and the nearest legal value.
+`load.py` runs them once every file has its shape. A check yields the path of the offending value,
+what is wrong with it and the nearest legal value.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Load a specs folder: every file parsed, shaped and checked, or one SpecError with everything that is wrong."""
+"""Load a specs folder: every file parsed, shaped and checked, or one SpecError with everything that
+is wrong.
+"""
 
 from __future__ import annotations
 
@@ -121,8 +123,7 @@ def _finding(
     where, name = source.where(at), ".".join(str(part) for part in at)
     value = _value(source.data, at)
     if error == "extra_forbidden":
-        legal = _keys(kind, at[:-1])
-        return Finding(where, f"unknown key `{name}`", nearest(at[-1], legal))
+        return Finding(where, f"unknown key `{name}`", nearest(at[-1], _keys(kind, at[:-1])))
     if error == "missing":
         return Finding(
             where, f"the key `{name}` is missing", f"add `{at[-1]}:`", "nothing defaults"
@@ -131,6 +132,8 @@ def _finding(
         legal = _literals(kind, at)
         what = f"`{name}` is {json.dumps(value)}" if legal else f"`{name}` {message}"
         return Finding(where, what, nearest(value, legal) if legal else "write 128, or `channel`")
+    if error == "constant":
+        return Finding(where, f"`{name}` is {json.dumps(value)}", f"it {message}")
     fixes = {
         "int_type": "write a whole number without quotes, fraction or exponent",
         "int_from_float": "write a whole number without a fraction",
@@ -149,7 +152,10 @@ def _finding(
 
 def _value(data: Any, at: YamlPath) -> Any:
     for part in at:
-        data = data[part] if isinstance(data, list) or part in data else None
+        if isinstance(data, dict):
+            data = data.get(part)
+        else:
+            data = data[int(part)] if isinstance(data, list) else None
     return data
 
 

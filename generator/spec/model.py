@@ -1,7 +1,8 @@
 """The spec language: frozen, strictly typed models of the YAML files under specs/.
 
-The only module, with its neighbours in this folder, that imports pydantic. `load.py` builds these, lowering reads
-them; nothing changes them. A field with one legal value today is there so that a second one is a visible change.
+The only module, with its neighbours in this folder, that imports pydantic. `load.py` builds these,
+lowering reads them; nothing changes them. A field with one legal value today is there so that a
+second one is a visible change.
 """
 
 from __future__ import annotations
@@ -38,6 +39,19 @@ EmittedDot = Literal["int8"]  # the strategies that templates exist for
 OperationName = Literal["route", "quantize", "requantize", "up", "down", "combine"]
 
 
+def _only(number: float) -> BeforeValidator:
+    def check(value: object) -> object:
+        if isinstance(value, float) and value == number:
+            return value
+        raise PydanticCustomError("constant", f"can only be {number}")
+
+    return BeforeValidator(check)
+
+
+One = Annotated[float, _only(1.0), WithJsonSchema({"const": 1.0})]
+Zero = Annotated[float, _only(0.0), WithJsonSchema({"const": 0.0})]
+
+
 class Frozen(BaseModel):
     """Unknown keys fail, values are never converted, fields are never set again."""
 
@@ -71,9 +85,9 @@ class Gate(Frozen):
 
     kind: Literal["swiglu"]
     order: Literal["gate_first"]  # the first N/2 rows of the stacked weight are the gate
-    alpha: Literal[1.0]
+    alpha: One
     limit: Literal["none"]
-    up_offset: Literal[0.0]
+    up_offset: Zero
 
 
 class Layer(Frozen):
@@ -183,7 +197,9 @@ class AcceptMultiples(Frozen):
 
 
 class SharedOperands(Frozen):
-    """Matrix instructions whose operands stay in shared memory, which leaves registers to the sums."""
+    """Matrix instructions whose operands stay in shared memory, which leaves registers to the
+    sums.
+    """
 
     block_m: Positive  # least row tile that they take
     operand_registers: Positive  # in place of the target's
@@ -222,7 +238,9 @@ class ModelLayer(Frozen):
 
 
 class Model(Frozen):
-    """One file specs/models/<name>.yaml: a real layer's shape and the contracts it is served with."""
+    """One file specs/models/<name>.yaml: a real layer's shape and the contracts it is served
+    with.
+    """
 
     schema_: Literal[1] = Field(alias="schema")
     name: Name

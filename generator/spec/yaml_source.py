@@ -1,7 +1,7 @@
 """Parse one YAML file into plain data plus the line of every key and value.
 
-pyyaml keeps no positions in what it returns, so the node tree is walked here; that is also where duplicate keys
-show, which pyyaml accepts in silence.
+pyyaml keeps no positions in what it returns, so the node tree is walked here; that is also where
+duplicate keys show, which pyyaml accepts in silence.
 """
 
 from __future__ import annotations

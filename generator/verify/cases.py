@@ -45,8 +45,9 @@ def cases(
 ) -> Iterator[Case]:
     """The cases that the command line names.
 
-    `small` (the interpreter) keeps to the seed's smaller layer and, with `everything`, gives all other layers the
-    least shape that every variant accepts. Raises LaunchError for a shape or a pattern that names nothing.
+    `small` (the interpreter) keeps to the seed's smaller layer and, with `everything`, gives all
+    other layers the least shape that every variant accepts. Raises LaunchError for a shape or a
+    pattern that names nothing.
     """
     if contract and not any(fnmatch(name, contract) for name in manifest.layers):
         fix = f"use a pattern of {', '.join(manifest.layers)}"
@@ -111,7 +112,9 @@ def _sizes(manifest: Manifest, text: str) -> Shape:
 
 
 def least_shape(layer: Layer, manifest: Manifest) -> Shape:
-    """The smallest H and I that every variant of the layer accepts, with idle and remote experts."""
+    """The smallest H and I that every variant of the layer accepts, with idle and remote
+    experts.
+    """
     hidden, intermediate = 64, 64
     for plan in layer.plans:
         for name in dict.fromkeys(plan.tokens + plan.rows):

@@ -23,7 +23,9 @@ POISON = 0x5A  # bytes of a buffer that a variant must overwrite
 
 @dataclass(frozen=True)
 class Checked:
-    """A call and what the oracle makes of it. `ids` and `weights`, or `counts`, as the call took them."""
+    """A call and what the oracle makes of it. `ids` and `weights`, or `counts`, as the call took
+    them.
+    """
 
     packed: PackedExperts
     layer: Layer
@@ -151,7 +153,9 @@ def check_stages(checked: Checked) -> Iterator[Comparison]:
 
 
 def check_variants(checked: Checked, manifest: Manifest) -> Iterator[Comparison]:
-    """Every entry of every stage's contract that accepts the call, run again into poisoned buffers."""
+    """Every entry of every stage's contract that accepts the call, run again into poisoned
+    buffers.
+    """
     for operation, choice in checked.run.choice.stages.items():
         problem = checked.run.problem.problem(choice.entry.contract, operation)
         for entry in manifest.by_contract[choice.entry.contract]:

@@ -31,7 +31,7 @@ def route_counts_v1_portable_m1024n1024_w4s1(
     bins = tl.arange(0, EXPERT_BINS)
     steps = tl.arange(0, CHUNK)
     count = tl.load(count_ptr + bins, mask=bins < experts, other=0)
-    # Clamped before they are summed, so that no sum wraps, and the sums again to the rows there are.
+    # Clamped before they are summed, so that no sum wraps, and the sums to the rows there are.
     count = tl.minimum(tl.maximum(count, 0), rows)
     end = tl.cumsum(count, axis=0)
     length = tl.minimum(end, rows) - tl.minimum(end - count, rows)
