@@ -229,13 +229,13 @@ def save(packed: PackedExperts, path: Path) -> None:
 
 def load(path: Path, device: torch.device | str = "cpu") -> PackedExperts:
     """Read what `save` wrote. Raises PackError for a foreign file or another layout version."""
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(str(path), framework="pt", device=str(device)) as file:
             facts = json.loads((file.metadata() or {}).get("groupwise", "null"))
             tensors = {name: file.get_tensor(name) for name in file.offset_keys()}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise PackError(
             Finding(str(path), f"cannot be read: {error}", "pass a file of save()")
         ) from error

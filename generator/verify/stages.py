@@ -102,8 +102,7 @@ class Checked:
         ).to(torch_dtype(self.layer.dtype))
         if self.counts is None:
             return y
-        zeros = torch.zeros_like(y[:1]).expand(self.run.problem.rows - self.present, -1)
-        return torch.cat([y, zeros])
+        return torch.cat([y, y.new_zeros(self.run.problem.rows - self.present, y.shape[1])])
 
     @cached_property
     def combined(self) -> torch.Tensor:

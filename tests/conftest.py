@@ -1,0 +1,26 @@
+"""Options of the whole suite; importing the runtime first chooses GPU or interpreter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from generator.runtime import interpreter
+
+
+def pytest_report_header() -> str:
+    return "kernels run " + ("under the interpreter" if interpreter.active() else "on the GPU")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="rewrite tests/golden")
+    parser.addoption("--generated", default=None, help="the manifest's folder for `-m gpu`")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """`-m gpu` collects the GPU suite alone: GPU machines need no pydantic, jinja2 or yaml."""
+    here = Path(__file__).parent
+    if config.option.markexpr != "gpu" or here not in collection_path.parents:
+        return None
+    return True if collection_path.relative_to(here).parts[0] != "gpu" else None

@@ -1,0 +1,92 @@
+"""Serving promises: no host sync, whole-layer graphs, streams, and the CPU's bits on the GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+
+from generator.runtime.layer import run_tokens
+from generator.runtime.manifest import Manifest
+from generator.runtime.pack import PackedExperts, pack
+from generator.verify.cases import Shape
+from generator.verify.inputs import Tokens, seed_state, tokens
+
+pytestmark = pytest.mark.gpu
+
+Layer = tuple[PackedExperts, Tokens, Callable[..., torch.Tensor]]
+
+
+@pytest.fixture
+def layer(manifest: Manifest, device: torch.device) -> Layer:
+    contract = next(iter(manifest.layers.values()))
+    shape = Shape(8, 16, 2, 1280, 1280, 48)
+    packed = pack(seed_state(contract, shape, device, seed=9), contract)
+    batch = tokens(contract, shape, device, seed=9)
+
+    def call(of: Tokens = batch, **options: torch.Tensor) -> torch.Tensor:
+        return run_tokens(packed, of.hidden, of.ids, of.weights, manifest, **options).out
+
+    call()  # compile before anything is captured or watched
+    torch.cuda.synchronize()
+    return packed, batch, call
+
+
+def test_a_forward_never_waits_for_the_device(layer: Layer) -> None:
+    _, _, call = layer
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        call()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_the_whole_layer_replays_from_a_graph(layer: Layer) -> None:
+    packed, batch, call = layer
+    graph, out = torch.cuda.CUDAGraph(), torch.empty_like(batch.hidden)
+    with torch.cuda.graph(graph):
+        call(out=out)
+    for seed in (1, 2, 3):
+        random = torch.Generator("cuda").manual_seed(seed)
+        batch.hidden.copy_(torch.randn(batch.hidden.shape, device="cuda", generator=random))
+        batch.ids.copy_(torch.rand(48, 16, device="cuda", generator=random).topk(2, dim=1).indices)
+        want = call().clone()
+        out.fill_(float("nan"))
+        graph.replay()
+        assert torch.equal(out, want)
+    assert packed.experts == 8
+
+
+def test_launches_go_to_the_current_stream(layer: Layer) -> None:
+    _, batch, call = layer
+    want, stream = call(), torch.cuda.Stream()
+    hidden = torch.zeros_like(batch.hidden)
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        torch.cuda._sleep(20_000_000)  # cycles: a launch on another stream would read the zeros
+        hidden.copy_(batch.hidden)
+        got = call(Tokens(hidden, batch.ids, batch.weights))
+    stream.synchronize()
+    assert torch.equal(got, want)
+
+
+def test_one_compile_serves_every_batch(layer: Layer, manifest: Manifest) -> None:
+    """Counts, never lengths: no argument value makes another specialization of a kernel."""
+    packed, batch, call = layer
+    for count in (1, 2, 3, 16, 17, 31, 48):
+        call(Tokens(batch.hidden[:count], batch.ids[:count], batch.weights[:count]))
+    for entry in manifest.entries:
+        if "module" in vars(entry):
+            for cache, *_ in entry.kernel.device_caches.values():
+                assert len(cache) <= 1, entry.symbol
+    assert packed.experts == 8
+
+
+def test_a_token_alone_has_the_bits_it_has_in_a_batch(layer: Layer) -> None:
+    _, batch, call = layer
+    whole = call()
+    for token in range(0, 48, 5):
+        one = slice(token, token + 1)
+        alone = call(Tokens(batch.hidden[one], batch.ids[one], batch.weights[one]))
+        assert torch.equal(alone, whole[one])

@@ -1,0 +1,72 @@
+"""The interpreter is chosen before triton is imported, and its arithmetic is exact."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from generator.runtime import interpreter, reference
+
+
+def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    clean = {key: value for key, value in os.environ.items() if key != interpreter.FLAG}
+    clean["CUDA_VISIBLE_DEVICES"] = ""
+    return subprocess.run(
+        [sys.executable, "-c", code],
+        env=clean | environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_importing_the_runtime_sets_the_flag() -> None:
+    code = "import generator.runtime, os; print(os.environ['TRITON_INTERPRET'])"
+    assert run(code).stdout == "1\n"
+
+
+def test_the_users_choice_is_kept() -> None:
+    code = "import generator.runtime, os; print(os.environ['TRITON_INTERPRET'])"
+    assert run(code, TRITON_INTERPRET="0").stdout == "0\n"
+
+
+def test_triton_imported_too_early_is_a_clear_error() -> None:
+    result = run("import triton, generator.runtime")
+    assert result.returncode == 1
+    assert "export TRITON_INTERPRET=1, or import generator.runtime first" in result.stderr
+
+
+@pytest.fixture
+def patterns() -> np.ndarray:
+    """2**20 random fp32 bit patterns, and those of all bf16 values."""
+    random = np.random.default_rng(0)
+    bits = random.integers(0, 2**32, 2**20, dtype=np.uint32)
+    return np.concatenate([bits, np.arange(2**16, dtype=np.uint32) << 16])
+
+
+def test_fp32_to_bf16_is_torchs(patterns: np.ndarray) -> None:
+    values = torch.from_numpy(patterns.view(np.int32)).view(torch.float32)
+    want = values.to(torch.bfloat16).view(torch.int16).numpy().view(np.uint16)
+    got = interpreter.fp32_to_bf16(patterns)
+    nan = torch.isnan(values).numpy()
+    assert (got[~nan] == want[~nan]).all()
+    assert (got[nan] == 0x7FC0).all()
+
+
+def test_bf16_to_fp32_is_exact() -> None:
+    bits = np.arange(2**16, dtype=np.uint16)
+    assert (interpreter.bf16_to_fp32(bits) >> 16 == bits).all()
+
+
+def test_fma_is_the_oracles(patterns: np.ndarray) -> None:
+    a, b, c = (np.roll(patterns, shift).view(np.float32) for shift in (0, 7, 91))
+    with interpreter.quiet():
+        got = interpreter.fma_fp32(a, b, c)
+    want = reference.fma(*(torch.from_numpy(each.copy()) for each in (a, b, c))).numpy()
+    same = got.view(np.uint32) == want.view(np.uint32)
+    assert (same | (np.isnan(got) & np.isnan(want))).all()

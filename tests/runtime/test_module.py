@@ -1,0 +1,151 @@
+"""QuantExperts and QuantMoE: strict state dicts, custom ops, gating and expert-parallel ranks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from generator.errors import BuildError, LaunchError
+from generator.runtime.manifest import Manifest
+from generator.runtime.module import QuantExperts, QuantMoE
+from generator.runtime.ops import experts_rows, experts_tokens
+from generator.runtime.pack import pack
+from generator.verify.cases import Shape
+from generator.verify.inputs import seed_state
+from tests.runtime.small import Small, small
+
+LAYER = "layer_w8g128_a8_swiglu_bf16_v1"
+SIZES = {"experts": 4, "hidden": 128, "intermediate": 128}
+
+
+@pytest.fixture
+def layer(shipped: Manifest, device: torch.device) -> Small:
+    return small(shipped, device)
+
+
+@pytest.fixture
+def experts(layer: Small, device: torch.device) -> QuantExperts:
+    module = QuantExperts(LAYER, **SIZES, device=device)
+    module.load_state_dict(seed_state(layer.layer, layer.shape, device, seed=0))
+    return module
+
+
+def test_state_dict_round_trip(layer: Small, experts: QuantExperts, device: torch.device) -> None:
+    seed = seed_state(layer.layer, layer.shape, device, seed=0)
+    saved = experts.state_dict()
+    assert saved.keys() == seed.keys()
+    assert all(torch.equal(saved[name], seed[name]) for name in seed)
+
+
+def test_weights_are_held_once(experts: QuantExperts) -> None:
+    held = sum(each.numel() for each in experts.buffers() if each.dtype == torch.int8)
+    assert held == 4 * (2 * 128 * 128 + 128 * 128)
+
+
+def test_loading_is_strict(layer: Small, device: torch.device) -> None:
+    seed = seed_state(layer.layer, layer.shape, device, seed=0)
+    module = QuantExperts(LAYER, **SIZES, device=device)
+    with pytest.raises(RuntimeError, match=r"Missing key.*up_proj_weight_scale"):
+        module.load_state_dict({k: v for k, v in seed.items() if k != "up_proj_weight_scale"})
+    with pytest.raises(RuntimeError, match=r"Unexpected key.*bias"):
+        module.load_state_dict(seed | {"bias": torch.zeros(1)})
+    with pytest.raises(RuntimeError, match=r"holds \(E, H, I\) = \(3, 128, 128\)"):
+        other = Shape(3, 3, 1, 128, 128, 1)
+        module.load_state_dict(seed_state(layer.layer, other, device, seed=0))
+    with pytest.raises(RuntimeError, match="packing never rounds a scale"):
+        rough = seed["up_proj_weight_scale"].float() * (1 + 2.0**-20)
+        module.load_state_dict(seed | {"up_proj_weight_scale": rough})
+
+
+def test_forward_takes_sorted_rows(layer: Small, experts: QuantExperts) -> None:
+    hidden = layer.batch.hidden
+    counts = torch.tensor([3, 0, 4, 2], dtype=torch.int32, device=hidden.device)
+    assert torch.equal(experts(hidden, counts), layer.rows(hidden, [3, 0, 4, 2]).out)
+
+
+def test_forward_tokens(layer: Small, experts: QuantExperts) -> None:
+    batch = layer.batch
+    got = experts.forward_tokens(batch.hidden, batch.ids, batch.weights)
+    assert torch.equal(got, layer.tokens().out)
+
+
+def test_from_packed_copies_nothing(layer: Small) -> None:
+    module = QuantExperts.from_packed(layer.packed)
+    assert module.up_weight.data_ptr() == layer.packed.up_weight.data_ptr()
+    batch = layer.batch
+    got = module.forward_tokens(batch.hidden, batch.ids, batch.weights)
+    assert torch.equal(got, layer.tokens().out)
+
+
+def test_custom_ops_pass_opcheck(layer: Small, experts: QuantExperts) -> None:
+    batch, packed = layer.batch, list(layer.packed.tensors().values())
+    folder = str(layer.manifest.directory)
+    counts = torch.tensor([3, 0, 4, 2], dtype=torch.int32, device=batch.hidden.device)
+    torch.library.opcheck(experts_rows, (batch.hidden, counts, *packed, LAYER, folder))
+    tokens = (batch.hidden, batch.ids, batch.weights, *packed, LAYER, folder, 0)
+    torch.library.opcheck(experts_tokens, tokens)
+
+
+def test_the_layer_compiles_without_graph_breaks(layer: Small, experts: QuantExperts) -> None:
+    batch = layer.batch
+
+    def call(hidden: torch.Tensor) -> torch.Tensor:
+        return experts.forward_tokens(hidden, batch.ids, batch.weights) + 1
+
+    compiled = torch.compile(call, fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(batch.hidden), call(batch.hidden))
+
+
+def moe(layer: Small, device: torch.device, **changes: int) -> QuantMoE:
+    sizes = SIZES | {"top_k": 2} | changes
+    module = QuantMoE(LAYER, **sizes, device=device)
+    random = torch.Generator(device).manual_seed(5)
+    shape = module.gating.gate_weight.shape
+    module.gating.gate_weight.data = torch.randn(shape, device=device, generator=random)
+    return module
+
+
+def test_moe_is_gating_then_experts(
+    layer: Small, experts: QuantExperts, device: torch.device
+) -> None:
+    module = moe(layer, device)
+    state = {f"experts.{name}": each for name, each in experts.state_dict().items()}
+    state["gating.gate_weight"] = module.gating.gate_weight.data.clone()
+    module.load_state_dict(state)
+    hidden = layer.batch.hidden
+    ids, weights = module.gating(hidden)
+    assert torch.allclose(weights.sum(1), torch.ones(10, device=device))
+    want = layer.tokens(ids=ids, weights=weights).out
+    assert torch.equal(module(hidden.view(2, 5, 128)), want.view(2, 5, 128))
+
+
+def test_ranks_add_up_to_the_whole(layer: Small, device: torch.device) -> None:
+    whole = moe(layer, device)
+    seed = seed_state(layer.layer, layer.shape, device, seed=0)
+    whole.experts.load_state_dict(seed)
+    total = torch.zeros(10, 128, device=device)
+    for first in (0, 2):
+        rank = moe(layer, device, experts=2, global_experts=4, first_expert=first)
+        rank.gating.gate_weight.data = whole.gating.gate_weight.data
+        own = {name: each[first : first + 2] for name, each in seed.items()}
+        rank.experts.load_state_dict(own)
+        total += rank(layer.batch.hidden).float()
+    want = whole(layer.batch.hidden).float()
+    assert torch.allclose(total, want, rtol=2**-6, atol=2**-6 * float(want.abs().max()))
+
+
+def test_bad_arguments(layer: Small) -> None:
+    with pytest.raises(BuildError, match="holds no layer contract `nothing`"):
+        QuantExperts("nothing", **SIZES)
+    with pytest.raises(BuildError, match="does not exist; run `python -m generator build"):
+        QuantExperts(LAYER, **SIZES, generated=Path("no-such-folder"))
+    with pytest.raises(LaunchError, match=r"first_expert: 3 puts 4 local .* use 0 \.\. 0"):
+        QuantMoE(LAYER, **SIZES, top_k=2, first_expert=3)
+
+
+def test_pack_and_module_agree(layer: Small, experts: QuantExperts, device: torch.device) -> None:
+    packed = pack(seed_state(layer.layer, layer.shape, device, seed=0), layer.layer)
+    for name, value in packed.tensors().items():
+        assert torch.equal(getattr(experts, name), value)

@@ -1,0 +1,108 @@
+"""Selection is a pure function of the problem and the manifest, and says why."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from generator.errors import BuildError, NoVariantError
+from generator.runtime.manifest import Manifest
+from generator.runtime.problem import LayerProblem, Problem
+from generator.runtime.select import candidates, select, select_layer
+
+H200 = ("sm_90", "portable")
+UP = "up_w8gn_a8_swiglu_bf16_v1"
+
+
+def problem(rows: int, targets: tuple[str, ...] = H200, **changes: int) -> Problem:
+    sizes = {"n": 1280, "k": 512, "experts": 24} | changes
+    return Problem(UP, rows, sizes["n"], sizes["k"], sizes["experts"], targets)
+
+
+def layer_problem(rows: int, targets: tuple[str, ...] = H200) -> LayerProblem:
+    return LayerProblem("layer_w8gn_a8_swiglu_bf16_v1", "tokens", rows, 512, 1280, 24, targets)
+
+
+@pytest.mark.parametrize(
+    ("rows", "block_m"), [(1, 16), (384, 16), (388, 32), (1000, 64), (9999, 128)]
+)
+def test_the_row_tile_follows_the_rows_per_expert(
+    shipped: Manifest, rows: int, block_m: int
+) -> None:
+    choice = select(problem(rows), shipped)
+    assert (choice.entry.target, choice.entry.block_m) == ("sm_90", block_m)
+
+
+def test_a_choice_says_why(shipped: Manifest) -> None:
+    choice = select(problem(388), shipped)
+    assert choice.why.startswith("rank 1 of ")
+    assert choice.why.endswith("on sm_90 for 17 rows per expert (band 17 to 32)")
+
+
+def test_up_and_down_share_a_row_tile_at_every_size(shipped: Manifest) -> None:
+    for rows in range(1, 6000, 37):
+        chosen = select_layer(layer_problem(rows), shipped)
+        assert chosen["up"].entry.block_m == chosen["down"].entry.block_m == chosen.block_m
+
+
+def test_a_device_without_a_target_takes_the_portable_variant(shipped: Manifest) -> None:
+    choice = select(problem(50, targets=("portable",)), shipped)
+    assert choice.entry.target == "portable"
+
+
+def test_portable_serves_what_the_device_target_refuses(shipped: Manifest) -> None:
+    choice = select(problem(50, n=192, k=192), shipped)
+    assert choice.entry.target == "portable"
+
+
+def test_candidates_accept_the_problem(shipped: Manifest) -> None:
+    asked = problem(50)
+    for choice in candidates(asked, shipped):
+        assert all(each.holds(asked.sizes()) for each in choice.entry.requires)
+
+
+def test_a_refusal_has_a_line_for_every_variant(shipped: Manifest) -> None:
+    with pytest.raises(NoVariantError) as caught:
+        select(problem(50, n=100), shipped)
+    message = str(caught.value)
+    for entry in shipped.by_contract[UP]:
+        assert entry.name in message
+    assert "N = 100 is no multiple of 64 (nearest: 64 or 128)" in message
+    assert "is for sm_80; this device runs sm_90, portable" in message
+
+
+def test_rows_that_pass_int32_offsets_are_refused(shipped: Manifest) -> None:
+    with pytest.raises(NoVariantError, match=r"rows \(5000000\) \* K \(512\) = 2560000000"):
+        select(problem(5_000_000), shipped)
+
+
+def test_a_contract_that_was_not_built_names_the_command(shipped: Manifest) -> None:
+    with pytest.raises(NoVariantError, match="build --contract up_w8g64_a8_swiglu_bf16_v1"):
+        select(Problem("up_w8g64_a8_swiglu_bf16_v1", 1, 64, 64, 1, H200), shipped)
+    unknown = LayerProblem("layer_w8g64_a8_swiglu_bf16_v1", "tokens", 1, 64, 64, 1, H200)
+    with pytest.raises(BuildError, match="build --contract layer_w8g64"):
+        select_layer(unknown, shipped)
+
+
+def test_each_distinct_choice_is_logged_once(
+    shipped: Manifest, caplog: pytest.LogCaptureFixture
+) -> None:
+    shipped.choices.clear()
+    with caplog.at_level(logging.INFO, logger="groupwise"):
+        for _ in range(3):
+            select_layer(layer_problem(77), shipped)
+    assert len([each for each in caplog.records if " up " in each.getMessage()]) == 1
+
+
+def test_every_band_names_entries_that_exist(shipped: Manifest) -> None:
+    for (contract, target), bands in shipped.bands.items():
+        designs = {e.design for e in shipped.by_contract[contract] if e.target == target}
+        assert bands[0].low == 1 and bands[-1].high is None
+        for band in bands:
+            assert set(band.designs) <= designs and band.designs
+
+
+def test_modules_stand_where_the_manifest_says(shipped: Manifest) -> None:
+    assert all(Path(entry.path).is_file() for entry in shipped.entries)
