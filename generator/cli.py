@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from generator.data import folder
+from generator.data import folder, modules
 from generator.errors import GroupwiseError
 
 if TYPE_CHECKING:
@@ -45,12 +45,16 @@ def _parser() -> argparse.ArgumentParser:
 
     build = verbs.add_parser("build", help="emit the modules of the specs")
     _program_options(build)
-    build.add_argument("--out", type=Path, metavar="DIR", help="default: generated/ beside specs/")
+    build.add_argument(
+        "--out", type=Path, metavar="DIR", help="default: generated/ beside the specs"
+    )
     build.set_defaults(verb=_build)
 
     check = verbs.add_parser("check", help="compare the emitted modules with the specs; 1 if stale")
     _program_options(check)
-    check.add_argument("--out", type=Path, metavar="DIR", help="default: generated/ beside specs/")
+    check.add_argument(
+        "--out", type=Path, metavar="DIR", help="default: generated/ beside the specs"
+    )
     check.set_defaults(verb=_check)
 
     listing = verbs.add_parser("list", help="the variants that build emits, one a line")
@@ -115,7 +119,8 @@ def _program(options: argparse.Namespace) -> Program:
 def _outputs(options: argparse.Namespace) -> tuple[Path, dict[str, str]]:
     from generator.emit.outputs import outputs
 
-    out = options.out or (options.specs or folder("specs")).parent / "generated"
+    beside = options.specs.parent / "generated" if options.specs else modules()
+    out = options.out or beside
     return out, outputs(_program(options), folder("templates"))
 
 

@@ -11,6 +11,11 @@ from generator.errors import BuildError, Finding
 _PACKAGE = Path(__file__).parent
 
 
+def modules() -> Path:
+    """The folder of the shipped modules, whose default the runtime loads."""
+    return _PACKAGE.parent / "generated"
+
+
 def folder(name: str) -> Path:
     """The folder `specs` or `templates`. Raises BuildError where the installation lacks it."""
     for parent in (_PACKAGE.parent, _PACKAGE):

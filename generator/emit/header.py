@@ -27,6 +27,7 @@ class Header:
     contract: str
     digest: str
     requires: str
+    limits: str
     exact: str
 
 
@@ -35,7 +36,8 @@ def header(variant: Variant) -> Header:
         title=_title(variant.contract),
         contract=variant.contract.name,
         digest=contract_digest(variant.contract),
-        requires=", ".join(str(each) for each in variant.requires),
+        requires=", ".join(str(each) for each in variant.requires if each not in variant.bounds),
+        limits=", ".join(str(each) for each in variant.bounds),
         exact=_exact(variant),
     )
 

@@ -16,19 +16,25 @@ class Proof:
     """The largest sum an accumulator can meet, and what it can hold."""
 
     terms: int  # products per sum
-    bound: int  # terms * |codes|max * |weights|max
+    code: int  # greatest |activation code|
+    weight: int  # greatest |weight|
     accumulator: str
     capacity: int  # largest integer that the accumulator holds exactly
+
+    @property
+    def bound(self) -> int:
+        """No partial sum exceeds it, whatever the order of the terms."""
+        return self.terms * self.code * self.weight
 
     @property
     def holds(self) -> bool:
         return self.bound <= self.capacity
 
     def __str__(self) -> str:
-        per_term = self.bound // self.terms
+        order = "<" if self.holds else ">="
         return (
-            f"|group sum| <= {self.terms} * {per_term} = {self.bound}"
-            f" {'<' if self.holds else '>='} 2**31, held in {self.accumulator}"
+            f"|group sum| <= {self.terms} * {self.code} * {self.weight} = {self.bound}"
+            f" {order} 2**31, held in {self.accumulator}"
         )
 
 
@@ -36,6 +42,10 @@ def prove(contract: Contract, limits: Limits) -> Proof | None:
     """The proof for a contract's group sums; None where an operation sums no integers."""
     if not isinstance(contract, GemmContract):
         return None
-    terms = contract.group_k or limits.k
-    bound = terms * FORMATS[contract.codes].magnitude * FORMATS[contract.weights].magnitude
-    return Proof(terms, bound, "int32", INT32_MAX)
+    return Proof(
+        terms=contract.group_k or limits.k,
+        code=FORMATS[contract.codes].magnitude,
+        weight=FORMATS[contract.weights].magnitude,
+        accumulator="int32",
+        capacity=INT32_MAX,
+    )

@@ -59,7 +59,7 @@ def _accumulator_exact(variant: Variant) -> str | None:
     proof = variant.proof
     if proof is None or proof.holds:
         return None
-    longest = proof.capacity // (proof.bound // proof.terms)
+    longest = proof.capacity // (proof.code * proof.weight)
     return f"{proof}; groups of up to {longest} are exact"
 
 

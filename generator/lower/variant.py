@@ -152,11 +152,13 @@ class Variant:
 
     @cached_property
     def requires(self) -> tuple[Condition, ...]:
-        """What a call must satisfy, up to the limits under which everything else is proved."""
+        """All that a call must satisfy: the design's own conditions, then the limits of proofs."""
+        return self._design_requires() + self.bounds
+
+    def _design_requires(self) -> tuple[Condition, ...]:
         design, operation = self.design, self.contract.operation
         if operation == "route":
-            assert design.block_n is not None
-            return (AtMost("experts", design.block_n), ProductBelow(("rows", "experts"), INT32))
+            return (ProductBelow(("rows", "experts"), INT32),)
         if operation in ("quantize", "requantize"):
             return (Multiple("K", ROW_UNIT), ProductBelow(("rows", "K"), INT32))
         assert design.block_n is not None
@@ -164,6 +166,21 @@ class Variant:
         if operation == "combine":
             return columns
         return (Multiple("K", self.unit_k), ProductBelow(("rows", "K"), INT32), *columns)
+
+    @cached_property
+    def bounds(self) -> tuple[AtMost, ...]:
+        """The limits up to which sums are exact and offsets fit, for an operation's dimensions."""
+        limits, operation = self.limits, self.contract.operation
+        rows, experts = AtMost("rows", limits.rows), AtMost("experts", limits.experts)
+        if operation == "route":
+            bins = min(limits.experts, self.design.block_n or limits.experts)
+            return (rows, AtMost("experts", bins))
+        columns = AtMost("N", limits.n // 2 if operation == "up" else limits.n)
+        if operation == "combine":
+            return (rows, columns)
+        if self.gemm is None:
+            return (rows, AtMost("K", limits.k), experts)
+        return (rows, AtMost("K", limits.k), columns, experts)
 
     @cached_property
     def counts(self) -> tuple[Count, ...]:

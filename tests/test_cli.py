@@ -1,0 +1,183 @@
+"""The command line from outside: exit codes, messages, files. 0 all is well, 1 the answer is no,
+2 bad input.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from fnmatch import fnmatch
+from pathlib import Path
+
+import pytest
+
+from generator.errors import BuildError
+from generator.runtime.manifest import SCHEMA, load
+
+ROOT = Path(__file__).parents[1]
+COMBINE = ("--contract", "combine_*")  # two small modules
+
+
+def generator(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "generator", *arguments],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def written(folder: Path) -> set[str]:
+    """Files of a folder; of modules the folder that holds them, for their names are designs."""
+    files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+    return {(p.parent if len(p.parts) > 2 else p).as_posix() for p in files}
+
+
+@pytest.fixture
+def built(tmp_path: Path) -> Path:
+    """A folder that holds `generated`, built from there by a relative path."""
+    done = generator("build", *COMBINE, "--out", "generated", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "2 modules in generated: 4 new, 0 changed, 0 removed\n"
+    return tmp_path
+
+
+def test_build_writes_the_selected_contracts_from_any_folder(built: Path) -> None:
+    assert [path.name for path in built.iterdir()] == ["generated"]
+    assert written(built / "generated") == {
+        "__init__.py",
+        "manifest.json",
+        "combine/combine_bf16_v1/portable",
+        "combine/combine_fp16_v1/portable",
+    }
+
+
+def test_second_build_changes_nothing(built: Path) -> None:
+    done = generator("build", *COMBINE, "--out", "generated", cwd=built)
+    assert done.stdout == "2 modules in generated: 0 new, 0 changed, 0 removed\n"
+
+
+def test_check_of_fresh_modules_is_0(built: Path) -> None:
+    done = generator("check", *COMBINE, "--out", "generated", cwd=built)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "generated is fresh: 2 modules\n"
+
+
+def test_check_of_a_changed_module_is_1_and_shows_the_change(built: Path) -> None:
+    [module] = built.glob("generated/combine/combine_bf16_v1/portable/*.py")
+    path = module.relative_to(built / "generated").as_posix()
+    module.write_text(module.read_text().replace("row >= 0", "row > 0"))
+    stale = module.read_bytes()
+    done = generator("check", *COMBINE, "--out", "generated", cwd=built)
+    assert done.returncode == 1
+    lines = done.stdout.splitlines()
+    assert lines[:2] == [f"--- {path} (on disk)", f"+++ {path}"]
+    assert "-        if row > 0:" in lines and "+        if row >= 0:" in lines
+    assert done.stderr == "generated is stale; run `python -m generator build`\n"
+    assert module.read_bytes() == stale
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ("--target", "sm_91"),
+            "[build] --target sm_91: no such target; use one of portable, sm_80, sm_90\n",
+        ),
+        (("--spec", "w9a9"), "[build] --spec w9a9: no such spec; use one of w8a8\n"),
+        (
+            ("--contract", "sideways_*"),
+            "[build] build: nothing matches --spec, --contract and --target;"
+            " `python -m generator list --all` names what can be built\n",
+        ),
+        (("--specs", "nowhere"), "[spec] nowhere: no such folder; pass --specs DIR\n"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["build", "check"])
+def test_a_bad_name_is_2_and_writes_nothing(
+    tmp_path: Path, verb: str, arguments: tuple[str, ...], message: str
+) -> None:
+    done = generator(verb, *arguments, "--out", "generated", cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", message)
+    assert written(tmp_path) == set()
+
+
+def test_filters_narrow_what_is_built(tmp_path: Path) -> None:
+    filters = ("--spec", "w8a8", "--contract", "up_w8g128_*", "--target", "sm_80")
+    done = generator("build", *filters, "--out", "generated", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    folders = written(tmp_path / "generated") - {"__init__.py", "manifest.json"}
+    types = ("bf16", "bf16_expdevice", "fp16", "fp16_expdevice")
+    assert folders >= {f"up/up_w8g128_a8_swiglu_{each}_v1/sm_80" for each in types}
+    assert [each for each in folders if not fnmatch(each, "up/up_w8g128_*/sm_80")] == []
+
+
+def test_list_names_what_build_emits(built: Path) -> None:
+    done = generator("list", *COMBINE, cwd=built)
+    assert done.returncode == 0, done.stderr
+    assert [line.split(maxsplit=3) for line in done.stdout.splitlines()] == [
+        [each.contract, each.target, each.design, ", ".join(map(str, each.requires))]
+        for each in load(built / "generated").entries
+    ]
+
+
+def test_schema_is_the_one_that_editors_read(tmp_path: Path) -> None:
+    shipped = (ROOT / "specs" / "schema.json").read_text()
+    done = generator("schema", "--print", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, shipped)
+    assert written(tmp_path) == set()
+    done = generator("schema", "--specs", ".", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "wrote schema.json\n")
+    assert (tmp_path / "schema.json").read_text() == shipped
+
+
+def test_no_verb_is_2(tmp_path: Path) -> None:
+    done = generator(cwd=tmp_path)
+    assert done.returncode == 2 and "VERB" in done.stderr
+
+
+def test_a_missing_manifest_says_how_to_build_one(tmp_path: Path) -> None:
+    with pytest.raises(BuildError) as error:
+        load(tmp_path)
+    assert str(error.value) == (
+        f"[build] {tmp_path / 'manifest.json'}: does not exist;"
+        " run `python -m generator build --out DIR`"
+    )
+
+
+def test_a_newer_manifest_is_refused(built: Path) -> None:
+    path = built / "generated" / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": 99}))
+    with pytest.raises(BuildError) as error:
+        load(path.parent)
+    assert str(error.value) == (
+        f"[build] {path}: schema 99 is newer than this runtime, which reads schema {SCHEMA};"
+        " upgrade groupwise, or build again with this version"
+    )
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text[: len(text) // 2],
+        lambda text: "[]",
+        lambda text: "{}",
+        lambda text: text.replace('"schema": 1', '"schema": "1"'),
+        lambda text: text.replace('"design": ', '"plan": '),
+        lambda text: text.replace('"kind": "multiple"', '"kind": "prime"'),
+        lambda text: text.replace('"entries": [', '"entries": [3,'),
+    ],
+    ids=["cut", "list", "empty", "schema", "key", "condition", "entry"],
+)
+def test_a_damaged_manifest_says_how_to_mend_it(built: Path, damage: Callable[[str], str]) -> None:
+    path = built / "generated" / "manifest.json"
+    path.write_text(damage(path.read_text()))
+    with pytest.raises(BuildError) as error:
+        load(path.parent)
+    assert str(error.value).startswith(f"[build] {path}: is damaged: ")
+    assert str(error.value).endswith("; run `python -m generator build`")
