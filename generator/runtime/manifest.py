@@ -154,6 +154,10 @@ class Manifest:
             grouped.setdefault(entry.contract, []).append(entry)
         return {name: tuple(entries) for name, entries in grouped.items()}
 
+    def __reduce__(self) -> tuple[Any, tuple[Path]]:
+        """Copies and pickles of a model share one manifest a folder, and no imported modules."""
+        return _load, (self.directory,)
+
     def layer(self, name: str) -> Layer:
         """The layer contract of that name. Raises BuildError with the names there are."""
         if name not in self.layers:

@@ -5,9 +5,9 @@ Weights stand in memory once, in kernel layout; the state dict is converted on i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -18,8 +18,28 @@ from generator.runtime.ops import experts_rows, experts_tokens
 from generator.runtime.pack import SEED_NAMES, PackedExperts, pack, seed_shapes, unpack
 from generator.runtime.workspace import torch_dtype
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
-class QuantExperts(nn.Module):
+
+class ContractDtypes(nn.Module):
+    """A module that moves between devices but keeps its dtypes, which are the contract's.
+
+    `module.half()` or `.to(torch.bfloat16)` of a whole model would round fp32 scales in silence.
+    """
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> Self:
+        before = {**self._parameters, **self._buffers}
+        kept = {name: value.data for name, value in before.items() if value is not None}
+        super()._apply(fn, recurse)
+        for name, value in kept.items():
+            held = getattr(self, name)
+            if held.dtype != value.dtype:
+                held.data = value.to(held.device)
+        return self
+
+
+class QuantExperts(ContractDtypes):
     """The experts of one quantized MoE layer: E local experts, H hidden, I intermediate.
 
     State dict: `up_proj_weight` int8 [E, 2I, H], `down_proj_weight` int8 [E, H, I], their `_scale`
@@ -156,10 +176,13 @@ class QuantExperts(nn.Module):
             error_msgs.append(str(error))
             return
         for name, value in packed.tensors().items():
-            getattr(self, name).copy_(value)
+            if local_metadata.get("assign_to_params_buffers"):
+                setattr(self, name, value)
+            else:
+                getattr(self, name).copy_(value)
 
 
-class Gating(nn.Module):
+class Gating(ContractDtypes):
     """The router: fp32 logits, softmax, top-k, and renormalisation of the weights kept."""
 
     def __init__(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 
 from generator.errors import BuildError, LaunchError
 from generator.runtime.manifest import Manifest
-from generator.runtime.module import QuantExperts, QuantMoE
+from generator.runtime.module import Gating, QuantExperts, QuantMoE
 from generator.runtime.ops import experts_rows, experts_tokens
 from generator.runtime.pack import pack
 from generator.verify.cases import Shape
@@ -57,6 +58,36 @@ def test_loading_is_strict(layer: Small, device: torch.device) -> None:
     with pytest.raises(RuntimeError, match="packing never rounds a scale"):
         rough = seed["up_proj_weight_scale"].float() * (1 + 2.0**-20)
         module.load_state_dict(seed | {"up_proj_weight_scale": rough})
+
+
+def test_casts_of_a_model_leave_the_contracts_dtypes(experts: QuantExperts) -> None:
+    before = {name: each.clone() for name, each in experts.named_buffers()}
+    model = torch.nn.Sequential(experts, Gating(8, 4, 2, renormalize=True, device=None))
+    model.half().to(torch.bfloat16)
+    assert all(torch.equal(each, before[name]) for name, each in experts.named_buffers())
+    assert model[1].gate_weight.dtype == torch.float32
+    experts.to("meta")
+    assert all(each.is_meta for each in experts.buffers())
+    assert experts.up_inv_smooth.dtype == torch.float32
+
+
+def test_weights_can_be_assigned_to_a_module_without_storage(
+    layer: Small, device: torch.device
+) -> None:
+    module = QuantExperts(LAYER, **SIZES, device="meta")
+    seed = seed_state(layer.layer, layer.shape, device, seed=0)
+    module.load_state_dict(seed, assign=True)
+    batch = layer.batch
+    got = module.forward_tokens(batch.hidden, batch.ids, batch.weights)
+    assert torch.equal(got, layer.tokens().out)
+
+
+def test_copies_share_the_manifest(layer: Small, experts: QuantExperts) -> None:
+    batch = layer.batch
+    want = experts.forward_tokens(batch.hidden, batch.ids, batch.weights)
+    twin = copy.deepcopy(experts)
+    assert twin.manifest is experts.manifest
+    assert torch.equal(twin.forward_tokens(batch.hidden, batch.ids, batch.weights), want)
 
 
 def test_forward_takes_sorted_rows(layer: Small, experts: QuantExperts) -> None:
