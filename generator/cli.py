@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import argparse
 import logging
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from generator.data import folder, modules
-from generator.errors import GroupwiseError
+from generator.errors import BuildError, Finding, GroupwiseError
 
 if TYPE_CHECKING:
     from generator.lower.program import Program
@@ -145,8 +146,21 @@ def _check(options: argparse.Namespace) -> int:
         print(f"{out} is fresh: {len(files) - 2} modules")
         return 0
     print(diff(out, files, difference))
-    print(f"{out} is stale; run `python -m generator build`", file=sys.stderr)
+    print(f"{out} is stale; run `python -m generator build{_repeat(options)}`", file=sys.stderr)
     return 1
+
+
+def _repeat(options: argparse.Namespace) -> str:
+    """The arguments that name the same program and folder again."""
+    words = []
+    for name in ("specs", "out"):
+        if getattr(options, name):
+            words += [f"--{name}", str(getattr(options, name))]
+    for name in ("spec", "contract", "target"):
+        for value in getattr(options, name):
+            words += [f"--{name}", value]
+    words += ["--all"] if options.all else []
+    return f" {shlex.join(words)}" if words else ""
 
 
 def _list(options: argparse.Namespace) -> int:
@@ -166,7 +180,11 @@ def _schema(options: argparse.Namespace) -> int:
         print(json_schema(), end="")
         return 0
     path = (options.specs or folder("specs")) / "schema.json"
-    path.write_text(json_schema(), encoding="utf-8")
+    try:
+        path.write_text(json_schema(), encoding="utf-8")
+    except OSError as error:
+        what = f"cannot be written: {error.strerror}"
+        raise BuildError(Finding(str(path), what, "pass --specs DIR, or --print")) from error
     print(f"wrote {path}")
     return 0
 

@@ -78,7 +78,9 @@ def test_check_of_a_changed_module_is_1_and_shows_the_change(built: Path) -> Non
     lines = done.stdout.splitlines()
     assert lines[:2] == [f"--- {path} (on disk)", f"+++ {path}"]
     assert "-        if row > 0:" in lines and "+        if row >= 0:" in lines
-    assert done.stderr == "generated is stale; run `python -m generator build`\n"
+    repeated = "--out generated --contract 'combine_*'"
+    assert done.stderr.startswith("generated is stale; run `python -m generator build ")
+    assert repeated in done.stderr
     assert module.read_bytes() == stale
 
 
@@ -92,11 +94,12 @@ def test_check_of_a_changed_module_is_1_and_shows_the_change(built: Path) -> Non
         (("--spec", "w9a9"), "[build] --spec w9a9: no such spec; use one of w8a8\n"),
         (
             ("--contract", "sideways_*"),
-            "[build] build: nothing matches --spec, --contract and --target;"
+            "[build] --contract sideways_*: matches no contract and no layer;"
             " `python -m generator list --all` names what can be built\n",
         ),
         (("--specs", "nowhere"), "[spec] nowhere: no such folder; pass --specs DIR\n"),
     ],
+    ids=["target", "spec", "contract", "specs"],
 )
 @pytest.mark.parametrize("verb", ["build", "check"])
 def test_a_bad_name_is_2_and_writes_nothing(

@@ -17,7 +17,8 @@ def outputs(program: Program, templates: Path) -> dict[str, str]:
     symbol.
     """
     renderer = Renderer(templates)
-    files = {"__init__.py": PACKAGE_INIT, "manifest.json": manifest(program, templates)}
+    # The manifest first: it is how `sync` knows a folder as its own, even after an interruption.
+    files = {"manifest.json": manifest(program, templates), "__init__.py": PACKAGE_INIT}
     symbols: set[str] = set()
     for plan in program.plans:
         for variant in plan.kept:

@@ -5,6 +5,7 @@ removed.
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import tempfile
 from collections.abc import Mapping
@@ -64,33 +65,48 @@ def write(directory: Path, files: Mapping[str, str]) -> Difference:
     """Make the folder equal to the emitted text; returns what changed.
 
     Raises BuildError where the folder holds files that no build wrote, so that a wrong --out loses
-    nothing.
+    nothing, and where the file system refuses.
     """
-    if directory.exists():
-        _refuse_foreign(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    difference = compare(directory, files)
-    for path in (*difference.missing, *difference.changed):
-        target = directory / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _replace(target, files[path])
-    for path in difference.stale:
-        (directory / path).unlink()
-    _remove_empty(directory)
+    try:
+        if directory.exists():
+            _refuse_foreign(directory)
+        directory.mkdir(parents=True, exist_ok=True)
+        difference = compare(directory, files)
+        for path in (*difference.missing, *difference.changed):
+            target = directory / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _replace(target, files[path])
+        for path in difference.stale:
+            (directory / path).unlink()
+        _remove_empty(directory)
+    except OSError as error:
+        where, what = str(error.filename or directory), error.strerror or str(error)
+        raise BuildError(
+            Finding(where, f"cannot be written: {what}", "pass another --out DIR")
+        ) from error
     return difference
 
 
 def _refuse_foreign(directory: Path) -> None:
     if not directory.is_dir():
         raise BuildError(Finding(str(directory), "is no folder", "pass another --out DIR"))
-    if any(directory.iterdir()) and not (directory / "manifest.json").is_file():
+    if any(directory.iterdir()) and not _is_ours(directory / "manifest.json"):
         raise BuildError(
             Finding(
                 str(directory),
-                "holds files but no manifest.json, so no build made it",
+                "holds files but no manifest of ours, so no build made it",
                 "pass an empty or a generated folder as --out DIR",
             )
         )
+
+
+def _is_ours(manifest: Path) -> bool:
+    """Whether a build wrote it: other tools write a manifest.json too."""
+    try:
+        data = json.loads(manifest.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(data, dict) and {"schema", "entries", "selection"} <= data.keys()
 
 
 def _replace(target: Path, text: str) -> None:

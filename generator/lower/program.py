@@ -57,8 +57,9 @@ def program(loaded: SpecSet, selection: Selection) -> Program:
     """Lower what was asked for. Raises BuildError for unknown names and contracts without a legal
     design.
     """
-    specs = _named(loaded.specs, selection.specs, "spec")
-    targets = _named(loaded.targets, selection.targets, "target")
+    _refuse_unknown(loaded, selection)
+    specs = _named(loaded.specs, selection.specs)
+    targets = _named(loaded.targets, selection.targets)
     layers = _layers(specs, loaded.models, selection)
     lowered: dict[tuple[str, str], Plan] = {}
     owners: dict[str, Contract] = {}
@@ -73,13 +74,7 @@ def program(loaded: SpecSet, selection: Selection) -> Program:
                     sources = _sources(contract, spec_layers, loaded.models)
                     lowered[key] = lower(spec, contract, target, sources)
     if not lowered:
-        raise BuildError(
-            Finding(
-                "build",
-                "nothing matches --spec, --contract and --target",
-                "`python -m generator list --all` names what can be built",
-            )
-        )
+        raise BuildError(_nothing(layers, targets, selection))
     built = {plan.contract for plan in lowered.values()}
     whole = tuple(
         layer for layer in layers if all(set(plan.contracts) <= built for plan in layer.plans)
@@ -90,17 +85,40 @@ def program(loaded: SpecSet, selection: Selection) -> Program:
 Named = TypeVar("Named", Spec, Target)
 
 
-def _named(items: Sequence[Named], names: tuple[str, ...], kind: str) -> tuple[Named, ...]:
-    known = [item.name for item in items]
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise BuildError(
-            [
-                Finding(f"--{kind} {name}", f"no such {kind}", f"use one of {', '.join(known)}")
-                for name in unknown
-            ]
-        )
+def _refuse_unknown(loaded: SpecSet, selection: Selection) -> None:
+    findings = []
+    for kind, items, names in (
+        ("spec", loaded.specs, selection.specs),
+        ("target", loaded.targets, selection.targets),
+    ):
+        known = [item.name for item in items]
+        findings += [
+            Finding(f"--{kind} {name}", f"no such {kind}", f"use one of {', '.join(known)}")
+            for name in names
+            if name not in known
+        ]
+    if findings:
+        raise BuildError(findings)
+
+
+def _named(items: Sequence[Named], names: tuple[str, ...]) -> tuple[Named, ...]:
     return tuple(item for item in items if not names or item.name in names)
+
+
+def _nothing(
+    layers: list[LayerEntry], targets: tuple[Target, ...], selection: Selection
+) -> Finding:
+    """Why a selection is empty: no name fits, or no chosen target has the operation."""
+    asked = " ".join(f"--contract {each}" for each in selection.contracts) or "the selection"
+    operations = {
+        contract.operation for each in layers for contract in _contracts([each], selection)
+    }
+    names = ", ".join(target.name for target in targets)
+    if operations:
+        what = f"{', '.join(sorted(operations))} is not emitted for {names}"
+        return Finding(asked, what, "add `--target portable`")
+    what = "matches no contract and no layer"
+    return Finding(asked, what, "`python -m generator list --all` names what can be built")
 
 
 def _layers(

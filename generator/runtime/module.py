@@ -19,7 +19,7 @@ from generator.runtime.pack import SEED_NAMES, PackedExperts, pack, seed_shapes,
 from generator.runtime.workspace import torch_dtype
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 
 class ContractDtypes(nn.Module):

@@ -1,0 +1,74 @@
+"""One module of each template and epilogue, kept to be read; every other module is covered by
+rules. `pytest tests/emit/test_golden.py --update-golden` rewrites them.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+import pytest
+
+from generator.emit.render import Renderer
+from generator.lower.contract import Contract, all_layers, plans
+from generator.lower.variant import Design, Variant
+from generator.spec.load import load
+from generator.spec.model import SpecSet
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = ROOT / "tests" / "golden"
+COMMAND = "pytest tests/emit/test_golden.py --update-golden"
+
+# Designs are fixed here, so that another ranking rewrites nothing.
+ROWS = Design(block_m=2, block_k=1024, warps=4, stages=1)
+SORT = Design(block_m=1024, block_n=1024, warps=4, stages=1)
+NARROW = Design(dot="int8", block_m=32, block_n=64, block_k=128, warps=4, stages=2)
+DEEP = Design(dot="int8", block_m=64, block_n=64, block_k=128, warps=4, stages=4)
+CASES = {
+    "up_channel": ("up_w8gn_a8_swiglu_bf16_v1", "sm_90", DEEP),
+    "up_channel_device_fp32": ("up_w8gn_a8_swiglu_fp32_gatebf16_expdevice_v1", "sm_90", DEEP),
+    "up_g128": ("up_w8g128_a8_swiglu_bf16_v1", "sm_90", DEEP),
+    "up_g320_looped": ("up_w8g320_a8_swiglu_bf16_v1", "sm_90", DEEP),
+    "down_g320_unrolled": ("down_w8g320_a8_bf16_v1", "portable", NARROW),
+    "quantize_even_sorted": ("quantize_a8_bf16_v1", "portable", ROWS),
+    "quantize_away_gather": ("quantize_a8_bf16_gather_away_v1", "portable", ROWS),
+    "requantize_fp32": ("requantize_a8_fp32_v1", "portable", ROWS),
+    "combine": ("combine_bf16_v1", "portable", Design(block_n=256, warps=4, stages=1)),
+    "route_ids": ("route_ids_v1", "portable", SORT),
+    "route_counts": ("route_counts_v1", "portable", SORT),
+}
+
+
+@pytest.fixture(scope="module")
+def loaded() -> SpecSet:
+    return load(ROOT / "specs")
+
+
+@pytest.fixture(scope="module")
+def contracts(loaded: SpecSet) -> dict[str, Contract]:
+    [spec] = (each for each in loaded.specs if each.name == "w8a8")
+    every_plan = [plan for layer in all_layers(spec) for plan in plans(spec, layer)]
+    return {contract.name: contract for plan in every_plan for contract in plan.contracts}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_module_is_as_it_was_read(
+    name: str, loaded: SpecSet, contracts: dict[str, Contract], request: pytest.FixtureRequest
+) -> None:
+    contract, target_name, design = CASES[name]
+    [target] = (each for each in loaded.targets if each.name == target_name)
+    variant = Variant(contracts[contract], design, target, loaded.specs[0].limits)
+    text = Renderer(ROOT / "templates").module(variant)
+    path = GOLDEN / f"{name}.py.txt"
+    if request.config.getoption("--update-golden"):
+        path.write_text(text, encoding="utf-8")
+    golden = path.read_text(encoding="utf-8") if path.exists() else ""
+    if golden != text:
+        change = difflib.unified_diff(
+            golden.splitlines(), text.splitlines(), path.name, "emitted", lineterm=""
+        )
+        pytest.fail("\n".join([*change, "", f"if this is meant: {COMMAND}"]), pytrace=False)
+
+
+def test_every_golden_file_is_compared() -> None:
+    assert {path.name for path in GOLDEN.iterdir()} == {f"{name}.py.txt" for name in CASES}

@@ -1,0 +1,269 @@
+"""What every emitted module promises as text: the same bytes, one tidy kernel, no contraction."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import pytest
+
+from generator.emit.outputs import outputs
+from generator.errors import BuildError
+from generator.lower.program import Program, Selection, program
+from generator.spec.load import load
+from tests.emit.contraction import contractible
+
+ROOT = Path(__file__).parents[2]
+TEMPLATES = ROOT / "templates"
+COLUMNS = 100
+
+
+@dataclass(frozen=True)
+class Module:
+    """One emitted file."""
+
+    path: str
+    text: str
+
+    @cached_property
+    def tree(self) -> ast.Module:
+        return ast.parse(self.text)
+
+    @cached_property
+    def functions(self) -> list[ast.FunctionDef]:
+        return [node for node in self.tree.body if isinstance(node, ast.FunctionDef)]
+
+    @cached_property
+    def kernels(self) -> list[ast.FunctionDef]:
+        return [each for each in self.functions if not each.name.startswith("_")]
+
+    @cached_property
+    def constants(self) -> dict[str, object]:
+        """Module constants but OPTIONS, with their values."""
+        return {
+            node.targets[0].id: ast.literal_eval(node.value.args[0])
+            for node in self.tree.body
+            if isinstance(node, ast.Assign)
+            and isinstance(node.targets[0], ast.Name)
+            and isinstance(node.value, ast.Call)
+        }
+
+    @property
+    def names(self) -> tuple[str, str, str]:
+        """Contract, target and design, from the path."""
+        _, contract, target, design = self.path.removesuffix(".py").split("/")
+        return contract, target, design
+
+
+def shipped(**selection: object) -> Program:
+    return program(load(ROOT / "specs"), Selection(**selection))
+
+
+@pytest.fixture(scope="session")
+def files() -> dict[str, str]:
+    """All contracts of all specs, for the portable target and for one that keeps several bands."""
+    return outputs(shipped(targets=("portable", "sm_90"), everything=True), TEMPLATES)
+
+
+@pytest.fixture(scope="session")
+def modules(files: dict[str, str]) -> list[Module]:
+    return [Module(path, text) for path, text in files.items() if path.count("/") == 3]
+
+
+@pytest.fixture
+def combine() -> Program:
+    """A program of one variant."""
+    return shipped(contracts=("combine_bf16_v1",))
+
+
+def test_same_bytes_under_every_hash_seed(tmp_path: Path) -> None:
+    expected = {path: text.encode() for path, text in outputs(shipped(), TEMPLATES).items()}
+    for seed in ("0", "1", "12345"):
+        out = tmp_path / seed
+        command = [sys.executable, "-m", "generator", "build", "--out", str(out)]
+        subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONHASHSEED": seed}, check=True)
+        written = {p.relative_to(out).as_posix(): p for p in out.rglob("*") if p.is_file()}
+        assert {path: file.read_bytes() for path, file in written.items()} == expected
+
+
+def test_every_file_is_a_module_but_the_package_and_the_manifest(
+    files: dict[str, str], modules: list[Module]
+) -> None:
+    assert len(modules) > 100
+    assert set(files) - {each.path for each in modules} == {"__init__.py", "manifest.json"}
+
+
+def test_one_kernel_named_like_its_file(modules: list[Module]) -> None:
+    named = {each.path: [kernel.name for kernel in each.kernels] for each in modules}
+    assert named == {each.path: ["_".join(each.names)] for each in modules}
+
+
+def test_every_function_is_jitted(modules: list[Module]) -> None:
+    for each in modules:
+        for function in each.functions:
+            decorators = [ast.unparse(node) for node in function.decorator_list]
+            assert len(decorators) == 1, each.path
+            assert decorators[0].startswith("triton.jit"), each.path
+
+
+def test_no_run_time_number_is_specialized(modules: list[Module]) -> None:
+    for each in modules:
+        arguments = [argument.arg for argument in each.kernels[0].args.args]
+        numbers = [name for name in arguments if not name.endswith("_ptr")]
+        decorator = each.kernels[0].decorator_list[0]
+        assert ast.unparse(decorator) == f"triton.jit(do_not_specialize={numbers})", each.path
+
+
+def unread(scope: ast.AST) -> set[str]:
+    """Names and arguments that are bound below a node and never read there."""
+    nodes = list(ast.walk(scope))
+    names = [node for node in nodes if isinstance(node, ast.Name)]
+    bound = {node.id for node in names if isinstance(node.ctx, ast.Store)}
+    bound |= {node.arg for node in nodes if isinstance(node, ast.arg)}
+    return bound - {node.id for node in names if isinstance(node.ctx, ast.Load)} - {"_"}
+
+
+def test_every_name_is_read(modules: list[Module]) -> None:
+    found = {}
+    for each in modules:
+        helpers = {function.name for function in each.functions if function not in each.kernels}
+        left = unread(each.tree) - {"OPTIONS"}
+        left |= {name for function in each.functions for name in unread(function)}
+        left |= {name for name in helpers if f"{name}(" not in ast.unparse(each.kernels[0])}
+        if left:
+            found[each.path] = left
+    assert found == {}
+
+
+def test_lines_fit(modules: list[Module]) -> None:
+    long = [each.path for each in modules if max(map(len, each.text.splitlines())) > COLUMNS]
+    assert long == []
+
+
+def test_no_branch_that_generation_could_decide(modules: list[Module]) -> None:
+    decided = {}
+    for each in modules:
+        for node in ast.walk(each.tree):
+            if isinstance(node, (ast.If, ast.IfExp, ast.While)):
+                names = {name.id for name in ast.walk(node.test) if isinstance(name, ast.Name)}
+                if names <= {*each.constants, "tl"}:
+                    decided[each.path] = ast.unparse(node.test)
+    assert decided == {}
+
+
+def test_no_loop_of_one_turn(modules: list[Module]) -> None:
+    short = [
+        each.path
+        for each in modules
+        for node in ast.walk(each.tree)
+        if isinstance(node, ast.For)
+        for bound in [ast.unparse(node.iter).removeprefix("range(").removesuffix(")")]
+        if bound in ("0", "1") or each.constants.get(bound) in (0, 1)
+    ]
+    assert short == []
+
+
+def test_ends_with_the_launch_options_of_its_manifest_entry(
+    files: dict[str, str], modules: list[Module]
+) -> None:
+    entries = {each["path"]: each for each in json.loads(files["manifest.json"])["entries"]}
+    assert list(entries) == [each.path for each in modules]
+    for each in modules:
+        last = each.tree.body[-1]
+        assert isinstance(last, ast.Assign) and ast.unparse(last.targets[0]) == "OPTIONS"
+        assert ast.literal_eval(last.value) == {
+            "num_warps": entries[each.path]["warps"],
+            "num_stages": entries[each.path]["stages"],
+            "enable_fp_fusion": False,
+        }
+
+
+def test_header_names_the_contract_and_never_moves_the_kernel(
+    files: dict[str, str], modules: list[Module]
+) -> None:
+    contracts = json.loads(files["manifest.json"])["contracts"]
+    lengths = set()
+    for each in modules:
+        contract, _, _ = each.names
+        docstring = ast.get_docstring(each.tree, clean=False) or ""
+        assert f"\ncontract  {contract}  {contracts[contract]['digest']}\n" in docstring
+        lengths.add(docstring.count("\n"))
+    assert len(lengths) == 1
+
+
+def test_linter_and_formatter_have_nothing_to_say(tmp_path: Path, modules: list[Module]) -> None:
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    for each in modules:
+        path = tmp_path / "generated" / each.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(each.text, encoding="utf-8")
+    for verb in (["check"], ["format", "--check"]):
+        command = [sys.executable, "-m", "ruff", *verb, "--no-cache", "generated"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_no_product_feeds_an_addition_but_through_fma(modules: list[Module]) -> None:
+    found = {each.path: sums for each in modules if (sums := contractible(each.tree, each.text))}
+    assert found == {}
+
+
+@pytest.mark.parametrize(
+    ("lines", "sums"),
+    [
+        ("y = acc * scale + bias", ["acc * scale + bias"]),
+        ("y = bias - scale * acc", ["bias - scale * acc"]),
+        ("acc += scale * bias", ["acc + scale * bias"]),
+        ("y = tl.sum(acc * scale, axis=0)", ["tl.sum(acc * scale, axis=0)"]),
+        ("t = -(acc * scale)[:, None]; y = tl.abs(t) + 1.0", ["tl.abs(t) + 1.0"]),
+        ("t = (acc * scale).to(tl.float32); y = t - bias", ["t - bias"]),
+        ("t = (acc * scale).to(tl.bfloat16).to(tl.float32); y = t + bias", []),
+        ("y = tl.fma(acc, scale * scale, bias) + bias", []),
+        ("y = x_ptr + n * 4 + tl.program_id(0) * SIZE", []),
+        ("y = x_ptr + tl.load(i_ptr + n) * SIZE", []),
+        ("y = bias + tl.load(x_ptr + n) * SIZE", ["bias + tl.load(x_ptr + n) * SIZE"]),
+        ("y = bias + n * FACTOR", ["bias + n * FACTOR"]),
+    ],
+)
+def test_rule_of_products_follows_them_through_names(lines: str, sums: list[str]) -> None:
+    text = (
+        "SIZE = tl.constexpr(8)\nFACTOR = tl.constexpr(8.0)\n\n\ndef kernel(\n"
+        f"    x_ptr,  # fp32 [rows]\n    i_ptr,  # int32 [rows]\n    n,\n):\n    {lines}\n"
+    )
+    assert contractible(ast.parse(text), text) == sums
+
+
+def test_division_is_rounded_to_nearest(modules: list[Module]) -> None:
+    inexact = [
+        each.path
+        for each in modules
+        for node in ast.walk(each.tree)
+        if isinstance(node, ast.operator) and isinstance(node, ast.Div)
+    ]
+    assert inexact == []
+
+
+def test_two_variants_of_one_path_are_refused(combine: Program) -> None:
+    twice = replace(combine, plans=combine.plans * 2)
+    with pytest.raises(BuildError, match="two variants of one name"):
+        outputs(twice, TEMPLATES)
+
+
+def test_two_variants_of_one_symbol_are_refused(combine: Program) -> None:
+    [plan] = combine.plans
+    [variant] = plan.kept
+    longer_target = variant.target.model_copy(update={"name": "v1_portable"})
+    longer_contract = replace(variant.contract, output="bf16_v1")
+    one = replace(variant, target=longer_target)
+    other = replace(variant, contract=longer_contract)
+    assert one.symbol == other.symbol and one.path != other.path
+    plans = (replace(plan, kept=(one,)), replace(plan, contract=longer_contract, kept=(other,)))
+    with pytest.raises(BuildError, match="two variants of one name"):
+        outputs(replace(combine, plans=plans), TEMPLATES)

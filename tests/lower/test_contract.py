@@ -1,0 +1,141 @@
+"""A contract's name means one thing: names, digests, and what happens where two specs disagree."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import pytest
+
+from generator.errors import BuildError
+from generator.lower.contract import (
+    Contract,
+    GemmContract,
+    LayerContract,
+    QuantizeContract,
+    contract_digest,
+)
+from generator.lower.program import Program, Selection, program
+from tests.lower.conftest import (
+    SHIPPED,
+    SPEC,
+    contract,
+    layer,
+    layer_plans,
+    shipped_contracts,
+    shipped_layers,
+)
+
+ONE_DOWN = Selection(contracts=("down_w8g320_a8_bf16_v*",), targets=("portable",))
+
+
+def with_a_second_spec(**changes: object) -> Program:
+    """Lower one down GEMM of the shipped spec and of a copy with other fields."""
+    second = SPEC.model_copy(update={"name": "second", **changes})
+    specs = SHIPPED.model_copy(update={"specs": (SPEC, second)})
+    return program(specs, ONE_DOWN)
+
+
+@pytest.mark.parametrize(
+    ("operation", "group", "name"),
+    [
+        ("route", 128, "route_ids_v1"),
+        ("quantize", 128, "quantize_a8_bf16_gather_v1"),
+        ("up", 128, "up_w8g128_a8_swiglu_bf16_v1"),
+        ("up", "channel", "up_w8gn_a8_swiglu_bf16_v1"),
+        ("requantize", 128, "requantize_a8_bf16_v1"),
+        ("down", 320, "down_w8g320_a8_bf16_v1"),
+        ("combine", 128, "combine_bf16_v1"),
+    ],
+)
+def test_name_holds_the_axes_in_a_fixed_order(operation: str, group: int | str, name: str) -> None:
+    assert contract(operation, group).name == name
+
+
+@pytest.mark.parametrize(
+    ("changes", "name"),
+    [
+        ({"output": "fp32"}, "up_w8g128_a8_swiglu_fp32_gatebf16_v1"),
+        ({"exp": "device"}, "up_w8g128_a8_swiglu_bf16_expdevice_v1"),
+        ({"version": 2}, "up_w8g128_a8_swiglu_bf16_v2"),
+    ],
+)
+def test_name_of_up_tells_where_it_differs(changes: dict[str, object], name: str) -> None:
+    up = contract("up", 128)
+    assert isinstance(up, GemmContract)
+    assert replace(up, **changes).name == name
+
+
+@pytest.mark.parametrize(
+    ("up", "down", "name"),
+    [
+        (128, 128, "layer_w8g128_a8_swiglu_bf16_v1"),
+        (128, 320, "layer_w8g128g320_a8_swiglu_bf16_v1"),
+        ("channel", "channel", "layer_w8gn_a8_swiglu_bf16_v1"),
+    ],
+)
+def test_layer_name_holds_both_groups_where_they_differ(
+    up: int | str, down: int | str, name: str
+) -> None:
+    assert layer(up, down).name == name
+
+
+def test_one_name_has_one_meaning_and_one_digest() -> None:
+    contracts = shipped_contracts()
+    assert len({each.name for each in contracts}) == len(contracts)
+    assert len({contract_digest(each) for each in contracts}) == len(contracts)
+
+
+def test_one_name_has_one_layer_contract() -> None:
+    layers = shipped_layers()
+    assert len({each.name for each in layers}) == len(layers)
+
+
+@pytest.mark.parametrize(
+    "each", [contract(name) for name in ("route", "quantize", "up", "combine")]
+)
+def test_digest_covers_every_field(each: Contract) -> None:
+    changed = [replace(each, **{field.name: "changed"}) for field in fields(each)]
+    assert len({contract_digest(other) for other in (each, *changed)}) == len(changed) + 1
+
+
+def test_stages_hand_over_what_the_next_one_reads() -> None:
+    for each in shipped_layers():
+        for plan in layer_plans(each):
+            for stages in (plan.tokens, plan.rows):
+                handed_over(each, {stage.operation: stage for stage in stages})
+
+
+def handed_over(each: LayerContract, stages: dict[str, Contract]) -> None:
+    up, down = stages["up"], stages["down"]
+    quantize, requantize = stages["quantize"], stages["requantize"]
+    assert isinstance(up, GemmContract)
+    assert isinstance(down, GemmContract)
+    assert isinstance(quantize, QuantizeContract)
+    assert isinstance(requantize, QuantizeContract)
+    assert quantize.input == up.rounded == down.output == each.dtype
+    assert up.output == requantize.input == each.intermediate
+    assert quantize.codes == requantize.codes == up.codes == down.codes == each.codes
+    assert (up.group_k, down.group_k) == (each.up_group, each.down_group)
+
+
+def test_two_specs_may_share_a_contract() -> None:
+    assert [plan.contract.name for plan in with_a_second_spec().plans] == ["down_w8g320_a8_bf16_v1"]
+
+
+def test_two_specs_of_other_meaning_under_one_name_are_refused() -> None:
+    with pytest.raises(BuildError) as caught:
+        with_a_second_spec(weights=SPEC.weights.model_copy(update={"scale": "fp16"}))
+    text = str(caught.value)
+    assert text.startswith("[build] down_w8g320_a8_bf16_v1: two contracts of one name: {")
+    assert "'scale': 'bf16'" in text
+    assert "'scale': 'fp16'" in text
+    assert text.endswith("; raise `version` in one of the specs")
+
+
+def test_another_version_tells_two_meanings_apart() -> None:
+    weights = SPEC.weights.model_copy(update={"scale": "fp16"})
+    built = with_a_second_spec(weights=weights, version=SPEC.version + 1)
+    assert [plan.contract.name for plan in built.plans] == [
+        "down_w8g320_a8_bf16_v1",
+        "down_w8g320_a8_bf16_v2",
+    ]

@@ -1,0 +1,158 @@
+"""Who may import whom. Static tests read every import of every file, also those inside functions
+and under TYPE_CHECKING; two processes show that either half runs without the other's libraries.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.util import resolve_name
+from pathlib import Path
+
+from generator.emit.outputs import outputs
+from generator.lower.program import Selection, program
+from generator.spec.load import load
+
+ROOT = Path(__file__).parents[1]
+GENERATOR = ROOT / "generator"
+LEAVES = {"errors", "formats", "conditions"}
+EVERYTHING = {path.stem for path in GENERATOR.iterdir()}
+
+# Parts of `generator` and third-party packages that a file may import, beside the standard library.
+# The row of a file goes before the row of its folder.
+ALLOWED: dict[str, tuple[set[str], set[str]]] = {
+    "__init__.py": (set(), set()),
+    "__main__.py": ({"cli"}, set()),
+    "cli.py": (EVERYTHING - {"__main__", "cli"}, set()),
+    "data.py": ({"errors"}, set()),
+    "errors.py": (set(), set()),
+    "formats.py": (set(), set()),
+    "conditions.py": (set(), set()),
+    "spec": (LEAVES | {"spec"}, {"pydantic", "pydantic_core", "yaml"}),
+    "lower": (LEAVES | {"spec", "lower"}, set()),
+    "emit/render.py": (LEAVES | {"spec", "lower", "emit"}, {"jinja2"}),
+    "emit": (LEAVES | {"spec", "lower", "emit"}, set()),
+    "runtime": (LEAVES | {"runtime"}, {"torch", "triton", "numpy", "safetensors"}),
+    "verify": (LEAVES | {"runtime", "verify"}, {"torch"}),
+}
+
+IMPORTS_OF_AN_EMITTED_MODULE = ["import triton", "import triton.language as tl"]
+HIDDEN_IMPORTS = {"__import__", "importlib.import_module", "import_module", "exec", "eval"}
+PRINTS = {"print", "sys.stdout", "sys.stderr"}
+EXITS = {"sys.exit", "os._exit", "exit", "quit", "SystemExit"}
+
+BLOCKER = """\
+import sys
+
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {names}:
+            raise ModuleNotFoundError(f"blocked: {{name}}", name=name)
+
+
+sys.meta_path.insert(0, Blocker())
+"""
+
+
+def files() -> list[Path]:
+    return sorted(GENERATOR.rglob("*.py"))
+
+
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
+def imported(path: Path) -> Iterator[list[str]]:
+    """The parts of every dotted name that a file imports."""
+    package = ".".join(path.relative_to(ROOT).parts[:-1])
+    for node in ast.walk(tree(path)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".") for alias in node.names)
+        if isinstance(node, ast.ImportFrom):
+            module = resolve_name("." * node.level + (node.module or ""), package)
+            yield from ([*module.split("."), alias.name] for alias in node.names)
+
+
+def names(path: Path) -> set[str]:
+    """Every name and dotted name that a file uses."""
+    return {
+        ast.unparse(n) for n in ast.walk(tree(path)) if isinstance(n, (ast.Name, ast.Attribute))
+    }
+
+
+def row(path: Path) -> tuple[set[str], set[str]]:
+    name = path.relative_to(GENERATOR).as_posix()
+    for prefix, allowed in ALLOWED.items():
+        if name == prefix or name.startswith(f"{prefix}/"):
+            return allowed
+    raise AssertionError(f"generator/{name}: state in ALLOWED what it may import")
+
+
+def test_files_import_only_what_their_row_allows() -> None:
+    wrong = []
+    for path in files():
+        parts, libraries = row(path)
+        for name, *rest in imported(path):
+            own = name == "generator"
+            allowed = bool(rest) and rest[0] in parts if own else name in libraries
+            if not allowed and name not in sys.stdlib_module_names:
+                wrong.append(f"{path.relative_to(ROOT)} imports {'.'.join([name, *rest])}")
+    assert wrong == []
+
+
+def test_importing_the_package_imports_nothing_else() -> None:
+    assert list(imported(GENERATOR / "__init__.py")) == []
+
+
+def test_no_import_hides_in_a_call() -> None:
+    hiding = [path.relative_to(ROOT) for path in files() if names(path) & HIDDEN_IMPORTS]
+    assert hiding == []
+
+
+def test_only_the_command_line_prints_and_exits() -> None:
+    assert [path.name for path in files() if names(path) & PRINTS] == ["cli.py"]
+    assert [path.name for path in files() if names(path) & EXITS] == ["__main__.py"]
+
+
+def test_emitted_modules_import_triton_alone() -> None:
+    wrong = {}
+    for path in sorted((ROOT / "generated").rglob("*.py")):
+        nodes = [n for n in ast.walk(tree(path)) if isinstance(n, (ast.Import, ast.ImportFrom))]
+        expected = [] if path.name == "__init__.py" else IMPORTS_OF_AN_EMITTED_MODULE
+        if [ast.unparse(node) for node in nodes] != expected:
+            wrong[path.name] = [ast.unparse(node) for node in nodes]
+    assert wrong == {}
+
+
+def without(folder: Path, *blocked: str) -> dict[str, str]:
+    """The environment of a process that cannot import `blocked`."""
+    (folder / "sitecustomize.py").write_text(BLOCKER.format(names=set(blocked)), encoding="utf-8")
+    return os.environ | {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}
+
+
+def python(*arguments: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_runtime_needs_no_library_of_the_generator(tmp_path: Path) -> None:
+    environment = without(tmp_path, "jinja2", "yaml", "pydantic")
+    assert "blocked: yaml" in python("-c", "import yaml", environment=environment).stderr
+    done = python("-c", "import generator.runtime.module", environment=environment)
+    assert done.returncode == 0, done.stderr
+
+
+def test_build_needs_neither_torch_nor_triton(tmp_path: Path) -> None:
+    environment = without(tmp_path, "torch", "triton")
+    assert "blocked: torch" in python("-c", "import torch", environment=environment).stderr
+    out = tmp_path / "generated"
+    done = python("-m", "generator", "build", "--out", str(out), environment=environment)
+    assert done.returncode == 0, done.stderr
+    expected = outputs(program(load(ROOT / "specs"), Selection()), ROOT / "templates")
+    written = {p.relative_to(out).as_posix(): p.read_bytes() for p in out.rglob("*") if p.is_file()}
+    assert written == {path: text.encode() for path, text in expected.items()}
