@@ -1,0 +1,223 @@
+"""Loading gives one frozen model per meaning, and nothing but a SpecError for any other text."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from copy import deepcopy
+from functools import reduce
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import BaseModel, ValidationError
+
+from generator.data import folder
+from generator.errors import SpecError
+from generator.spec.canonical import canonical_text, digest, json_schema
+from generator.spec.load import load, shape
+from generator.spec.model import Frozen, Model, Spec, SpecSet, Target
+from generator.spec.yaml_source import read
+from tests.spec.conftest import load_texts
+
+SPECS = folder("specs")
+SHIPPED = load(SPECS)
+SUBJECTS = (*SHIPPED.specs, *SHIPPED.targets, *SHIPPED.models)
+FOLDERS = {Spec: "", Target: "targets", Model: "models"}
+# The smallest folder that loads with one file of each kind: a path below specs/ and its data.
+SMALL = {
+    path: yaml.safe_load((SPECS / path).read_text(encoding="utf-8"))
+    for path in ("w8a8.yaml", "targets/sm_90.yaml", "models/mixtral-8x7b.yaml")
+}
+SMALL["w8a8.yaml"]["targets"] = ["sm_90"]
+
+of_every_subject = pytest.mark.parametrize(
+    "subject", SUBJECTS, ids=lambda each: f"{type(each).__name__}-{each.name}"
+)
+quick = settings(deadline=None, derandomize=True, max_examples=50)
+
+
+def source(subject: Frozen) -> Path:
+    return SPECS / FOLDERS[type(subject)] / f"{subject.name}.yaml"
+
+
+def parse(text: str, kind: type[Frozen], tmp_path: Path) -> Frozen:
+    path = tmp_path / "subject.yaml"
+    path.write_text(text, encoding="utf-8")
+    return shape(read(path), kind)
+
+
+def load_data(files: dict[str, Any]) -> SpecSet:
+    """Load a folder of plain data; JSON is YAML."""
+    return load_texts({path: json.dumps(data) for path, data in files.items()})
+
+
+def test_every_shipped_file_is_loaded() -> None:
+    assert {source(subject) for subject in SUBJECTS} == {
+        path for path in SPECS.rglob("*.yaml") if path.parent.name in ("specs", "targets", "models")
+    }
+
+
+@of_every_subject
+def test_canonical_text_loads_to_an_equal_model(subject: Frozen, tmp_path: Path) -> None:
+    text = canonical_text(subject)
+    again = parse(text, type(subject), tmp_path)
+    assert again == subject
+    assert canonical_text(again) == text
+
+
+@of_every_subject
+def test_digest_ignores_comments_layout_and_key_order(subject: Frozen, tmp_path: Path) -> None:
+    data = yaml.safe_load(source(subject).read_text(encoding="utf-8"))
+    other = "# another comment\n\n" + yaml.safe_dump(data, indent=6, default_flow_style=False)
+    assert list(data) != sorted(data)
+    assert digest(parse(other, type(subject), tmp_path)) == digest(subject)
+
+
+@of_every_subject
+def test_digest_changes_with_the_meaning(subject: Frozen) -> None:
+    assert digest(subject.model_copy(update={"name": "another"})) != digest(subject)
+
+
+@of_every_subject
+def test_models_are_frozen_to_the_leaves(subject: Frozen) -> None:
+    def check(value: object) -> None:
+        assert not isinstance(value, list | dict | set)
+        for each in value if isinstance(value, tuple) else ():
+            check(each)
+        if isinstance(value, BaseModel):
+            for field in type(value).model_fields:
+                check(getattr(value, field))
+                with pytest.raises(ValidationError, match="frozen"):
+                    setattr(value, field, getattr(value, field))
+
+    check(subject)
+
+
+@of_every_subject
+def test_first_line_names_the_json_schema(subject: Frozen) -> None:
+    path = source(subject)
+    first = path.read_text(encoding="utf-8").splitlines()[0]
+    named = re.fullmatch(r"# yaml-language-server: \$schema=(\S+)", first)
+    assert named, first
+    assert (path.parent / named[1]).resolve() == (SPECS / "schema.json").resolve()
+
+
+def test_json_schema_on_disk_is_current() -> None:
+    on_disk = (SPECS / "schema.json").read_text(encoding="utf-8")
+    assert on_disk == json_schema(), "run `python -m generator schema`"
+
+
+@st.composite
+def spec_variations(draw: st.DrawFn) -> dict[str, Any]:
+    """The shipped spec with other groups, limits, axes and designs, all of them legal."""
+    counts = st.integers(1, 2**40)
+    powers = st.lists(st.integers(0, 11).map(lambda power: 2**power), min_size=1, unique=True)
+    data = deepcopy(SMALL["w8a8.yaml"])
+    data["limits"] = {key: draw(counts) for key in data["limits"]}
+    whole = data["limits"]["k"] // 32
+    groups = st.lists(st.integers(1, whole).map(lambda n: 32 * n), unique=True, max_size=5)
+    data["weights"]["group_k"] = ["channel", *(draw(groups) if whole else [])]
+    for part, axis in (
+        ("activations", "dtype"),
+        ("activations", "rounding"),
+        ("layer", "intermediate"),
+        ("layer", "exp"),
+    ):
+        words = st.sampled_from(data[part][axis])
+        data[part][axis] = draw(st.lists(words, min_size=1, unique=True))
+    for space in data["designs"].values():
+        for axis in space.keys() - {"dot"}:
+            space[axis] = draw(powers)
+    data["version"] = draw(counts)
+    return data
+
+
+@quick
+@given(spec_variations())
+def test_legal_variations_of_a_spec_round_trip(data: dict[str, Any]) -> None:
+    target = {"targets/sm_90.yaml": json.dumps(SMALL["targets/sm_90.yaml"])}
+    first = load_texts({**target, "w8a8.yaml": json.dumps(data)}).specs[0]
+    assert first.model_dump(mode="json", by_alias=True) == data
+    again = load_texts({**target, "w8a8.yaml": canonical_text(first)}).specs[0]
+    assert again == first
+    assert digest(again) == digest(first)
+
+
+Place = tuple[str | int, ...]  # a path below specs/, then the keys and indices of a value
+
+
+def places(data: Any, at: Place = ()) -> Iterator[Place]:
+    """The places of all values below a value."""
+    if isinstance(data, dict | list):
+        for key, value in data.items() if isinstance(data, dict) else enumerate(data):
+            yield (*at, key)
+            yield from places(value, (*at, key))
+
+
+def value_at(place: Place) -> Any:
+    return reduce(lambda data, key: data[key], place, SMALL)
+
+
+def changed(place: Place, change: Callable[[Any, Any], object]) -> dict[str, Any]:
+    """The small folder after `change(parent, key)` of one place."""
+    files = deepcopy(SMALL)
+    change(reduce(lambda data, key: data[key], place[:-1], files), place[-1])
+    return files
+
+
+def twice(data: Any, place: Place) -> str:
+    """JSON in which one key stands twice."""
+    if not place or isinstance(data, list):
+        return json.dumps(data)
+    pairs = [
+        f'"{key}": {twice(value, place[1:] if key == place[0] else ())}'
+        for key, value in data.items()
+    ]
+    if len(place) == 1:
+        pairs.append(f'"{place[0]}": 1')
+    return f"{{{', '.join(pairs)}}}"
+
+
+PLACES = list(places(SMALL))
+KEYS = [place for place in PLACES if len(place) > 1 and isinstance(place[-1], str)]
+SCALARS = [place for place in PLACES if not isinstance(value_at(place), dict | list)]
+
+
+def test_small_folder_loads() -> None:
+    loaded = load_data(SMALL)
+    assert [len(each) for each in (loaded.specs, loaded.targets, loaded.models)] == [1, 1, 1]
+
+
+@quick
+@given(st.sampled_from(KEYS))
+def test_deleted_key_is_refused_by_name(place: Place) -> None:
+    path, *keys = place
+    files = changed(place, lambda parent, key: parent.pop(key))
+    with pytest.raises(SpecError, match=f"`{'.'.join(map(str, keys))}` is missing"):
+        load_data({path: files[path]})
+
+
+@quick
+@given(st.sampled_from([place for place in KEYS if not any(isinstance(p, int) for p in place)]))
+def test_duplicate_key_is_refused_by_name(place: Place) -> None:
+    path, *keys = place
+    with pytest.raises(SpecError, match=f"duplicate key `{keys[-1]}`"):
+        load_texts({path: twice(SMALL[path], tuple(keys))})
+
+
+@settings(quick, max_examples=200)
+@given(
+    st.sampled_from(SCALARS),
+    st.sampled_from([None, True, -1, 2.5, 10**30, "", "word", "\u0416", [], [1], {}, {"a": 1}]),
+)
+def test_replaced_scalar_loads_or_is_a_spec_error(place: Place, value: object) -> None:
+    files = changed(place, lambda parent, key: parent.__setitem__(key, value))
+    try:
+        load_data(files)
+    except SpecError as error:
+        assert error.findings
