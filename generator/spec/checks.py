@@ -39,11 +39,17 @@ class Check(Generic[Subject]):
 def nearest(value: object, legal: Iterable[object]) -> str:
     """The fix for a word or number that must be one of several."""
     options = list(legal)
+    numbers = [each for each in options if isinstance(each, int)]
+    if isinstance(value, int) and numbers:
+        close = min(numbers, key=lambda each: abs(each - value))
+        return f"the nearest is {close}; legal: {', '.join(str(each) for each in options)}"
     words = [str(each) for each in options]
-    close = difflib.get_close_matches(str(value), words, n=1, cutoff=0.5)
-    if close:
-        return f"did you mean `{close[0]}`? legal: {', '.join(words)}"
-    return f"use one of {', '.join(words)}" if words else "none is legal here: remove it"
+    alike = difflib.get_close_matches(str(value), words, n=1, cutoff=0.5)
+    if alike:
+        return f"did you mean `{alike[0]}`? legal: {', '.join(words)}"
+    if len(words) == 1:
+        return f"write `{words[0]}`"
+    return f"use one of {', '.join(words)}" if words else "nothing is legal here: remove it"
 
 
 def _power_of_two(value: int) -> bool:
@@ -51,8 +57,8 @@ def _power_of_two(value: int) -> bool:
 
 
 def _around(value: int, step: int) -> str:
-    below, above = value // step * step, -(-value // step) * step
-    return f"use {below} or {above}" if below else f"use {above}"
+    below, above = value // step * step, max(step, -(-value // step) * step)
+    return f"use {below} or {above}" if below > 0 else f"use {above}"
 
 
 def _name_is_file(subject: Spec | Target | Model, path: Path, _: SpecSet) -> Iterator[Defect]:
@@ -125,15 +131,19 @@ def _powers(spec: Spec, _: Path, __: SpecSet) -> Iterator[Defect]:
 def _targets_exist(spec: Spec, _: Path, everything: SpecSet) -> Iterator[Defect]:
     known = [target.name for target in everything.targets]
     for index, name in enumerate(spec.targets):
-        if name not in known:
+        if name not in known and name not in everything.broken:
             yield Defect(("targets", index), f"no file targets/{name}.yaml", nearest(name, known))
+
+
+def _written(capability: tuple[int, int] | str) -> str:
+    return capability if isinstance(capability, str) else str(list(capability))
 
 
 def _capability(target: Target, _: Path, __: SpecSet) -> Iterator[Defect]:
     if (target.backend == "any") != (target.capability == "none"):
         yield Defect(
             ("capability",),
-            f"backend `{target.backend}` with capability `{target.capability}`",
+            f"backend `{target.backend}` with capability `{_written(target.capability)}`",
             "write `capability: none` exactly when the backend is `any`",
         )
 
@@ -172,6 +182,8 @@ def _model_layers(
 
 def _layer_axes(model: Model, _: Path, everything: SpecSet) -> Iterator[Defect]:
     for at, layer, spec in _model_layers(model, everything):
+        if spec is None and layer.spec in everything.broken:
+            continue
         if spec is None:
             known = [each.name for each in everything.specs]
             yield Defect((*at, "spec"), f"no spec `{layer.spec}`", nearest(layer.spec, known))
@@ -194,8 +206,14 @@ def _layer_axes(model: Model, _: Path, everything: SpecSet) -> Iterator[Defect]:
                 )
 
 
+def _dividing(k: int, spec: Spec | None) -> str:
+    groups = spec.weights.group_k if spec else ()
+    fits = [str(each) for each in groups if isinstance(each, int) and k % each == 0]
+    return " or ".join([*fits, "`channel`"])
+
+
 def _layer_divides(model: Model, _: Path, everything: SpecSet) -> Iterator[Defect]:
-    for at, layer, _spec in _model_layers(model, everything):
+    for at, layer, spec in _model_layers(model, everything):
         for key, name, k in (
             ("up", "hidden", model.hidden),
             ("down", "intermediate", model.intermediate),
@@ -205,7 +223,7 @@ def _layer_divides(model: Model, _: Path, everything: SpecSet) -> Iterator[Defec
                 yield Defect(
                     (*at, key),
                     f"{name} = {k} is no multiple of the group size {group}",
-                    "use a group that divides it, or `channel`",
+                    f"use {_dividing(k, spec)}",
                 )
 
 

@@ -42,19 +42,26 @@ def load(directory: Path) -> SpecSet:
         findings.append(
             Finding(str(directory), "holds no *.yaml spec", "add one, see CONTRIBUTING")
         )
-    if findings:
-        raise SpecError(findings)
     everything = SpecSet(
         specs=tuple(spec for _, spec in specs),
         targets=tuple(target for _, target in targets),
         models=tuple(model for _, model in models),
+        broken=tuple(_broken(directory, (specs, targets, models))),
     )
     findings += _check(specs, SPEC_CHECKS, everything)
     findings += _check(targets, TARGET_CHECKS, everything)
     findings += _check(models, MODEL_CHECKS, everything)
     if findings:
-        raise SpecError(findings)
+        raise SpecError(list(dict.fromkeys(findings)))
     return everything
+
+
+def _broken(directory: Path, loaded: tuple[Sequence[tuple[Source, Frozen]], ...]) -> Iterator[str]:
+    """Names of the files that were there and have no model."""
+    fine = {source.path for each in loaded for source, _ in each}
+    for path in sorted(directory.rglob("*.yaml")):
+        if path not in fine:
+            yield path.stem
 
 
 def _load_folder(
@@ -64,9 +71,12 @@ def _load_folder(
     for path in sorted(directory.glob("*.yaml")):
         try:
             source = read(path)
+            findings += source.findings
             loaded.append((source, shape(source, kind)))
         except SpecError as error:
             findings += error.findings
+    for path in sorted(directory.glob("*.yml")):
+        findings.append(Finding(f"{path}:1", "is not read", f"rename it to {path.stem}.yaml"))
     return loaded
 
 
@@ -93,13 +103,14 @@ def shape(source: Source, kind: type[Shaped]) -> Shaped:
 
 
 def _translate(source: Source, kind: type[Frozen], error: ValidationError) -> Iterator[Finding]:
-    seen: set[YamlPath] = set()
+    errors: dict[YamlPath, Any] = {}
     for each in error.errors(include_url=False):
         at = _in_file(source, each["loc"], missing=each["type"] == "missing")
-        if at in seen:
-            continue  # a union reports each of its branches; the first says enough
-        seen.add(at)
-        yield _finding(source, kind, at, each["type"], each.get("ctx", {}), each["msg"])
+        errors.setdefault(at, each)  # a union reports each of its branches; the first says enough
+    for at, each in errors.items():
+        inside = any(other[: len(at)] == at for other in errors if other != at)
+        if not inside:  # else what is wrong inside says more
+            yield _finding(source, kind, at, each["type"], each.get("ctx", {}), each["msg"])
 
 
 def _in_file(source: Source, location: Sequence[str | int], *, missing: bool) -> YamlPath:
@@ -128,10 +139,16 @@ def _finding(
         return Finding(
             where, f"the key `{name}` is missing", f"add `{at[-1]}:`", "nothing defaults"
         )
+    if error == "group_low":
+        return Finding(where, f"`{name}` is {value}, which {message}", "use 32 or more")
     if error in ("literal_error", "group_k"):
         legal = _literals(kind, at)
-        what = f"`{name}` is {json.dumps(value)}" if legal else f"`{name}` {message}"
-        return Finding(where, what, nearest(value, legal) if legal else "write 128, or `channel`")
+        what = f"`{name}` is {json.dumps(value)}"
+        if legal:
+            return Finding(where, what, nearest(value, legal))
+        return Finding(where, f"{what}, which {message}", "write 128, or `channel`")
+    if error == "capability":
+        return Finding(where, f"`{name}` {message}", "write [9, 0], or none")
     if error == "constant":
         return Finding(where, f"`{name}` is {json.dumps(value)}", f"it {message}")
     fixes = {
@@ -147,7 +164,9 @@ def _finding(
         "model_type": "write a mapping of keys",
         "model_attributes_type": "write a mapping of keys",
     }
-    return Finding(where, f"`{name}` is {json.dumps(value)}", fixes.get(error, message))
+    literals = [each for each in _literals(kind, at) if isinstance(each, str)]
+    words = "".join(f", or `{word}`" for word in literals)
+    return Finding(where, f"`{name}` is {json.dumps(value)}", fixes.get(error, message) + words)
 
 
 def _value(data: Any, at: YamlPath) -> Any:

@@ -16,11 +16,13 @@ SCHEMA = 1  # version of the spec language
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.-]*$")]
 Positive = Annotated[int, Field(ge=1)]
-Rate = Annotated[float, Field(gt=0)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 def _group_k(value: object) -> object:
-    if value == "channel" or (isinstance(value, int) and not isinstance(value, bool)):
+    if type(value) is int and value < 1:
+        raise PydanticCustomError("group_low", "is no number of K elements")
+    if value == "channel" or type(value) is int:
         return value
     raise PydanticCustomError("group_k", "is neither a whole number of K elements nor `channel`")
 
@@ -48,6 +50,13 @@ def _only(number: float) -> BeforeValidator:
     return BeforeValidator(check)
 
 
+def _schema_number(value: object) -> object:
+    if type(value) is int:
+        return value
+    raise PydanticCustomError("int_type", "is no whole number")
+
+
+SchemaNumber = Annotated[Literal[1], BeforeValidator(_schema_number)]
 One = Annotated[float, _only(1.0), WithJsonSchema({"const": 1.0})]
 Zero = Annotated[float, _only(0.0), WithJsonSchema({"const": 0.0})]
 
@@ -164,7 +173,7 @@ class Designs(Frozen):
 class Spec(Frozen):
     """One file specs/<name>.yaml: a family of contracts, the designs to search, the targets."""
 
-    schema_: Literal[1] = Field(alias="schema")
+    schema_: SchemaNumber = Field(alias="schema")
     name: Name
     version: Positive  # the contracts' version: raised when bits or bytes change
     weights: Weights
@@ -196,6 +205,29 @@ class AcceptMultiples(Frozen):
     k: Positive
 
 
+def _capability(value: object) -> object:
+    numbers = tuple(value) if isinstance(value, (list, tuple)) else ()
+    if len(numbers) == 2 and all(type(each) is int for each in numbers):
+        return numbers
+    if value == "none":
+        return value
+    raise PydanticCustomError("capability", "is neither [major, minor] nor `none`")
+
+
+Capability = Annotated[
+    tuple[int, int] | Literal["none"],
+    BeforeValidator(_capability),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2},
+                {"const": "none"},
+            ]
+        }
+    ),
+]
+
+
 class SharedOperands(Frozen):
     """Matrix instructions whose operands stay in shared memory, which leaves registers to the
     sums.
@@ -208,10 +240,10 @@ class SharedOperands(Frozen):
 class Target(Frozen):
     """One file specs/targets/<name>.yaml: hardware as data."""
 
-    schema_: Literal[1] = Field(alias="schema")
+    schema_: SchemaNumber = Field(alias="schema")
     name: Name
     backend: Literal["any", "cuda", "hip"]
-    capability: Annotated[tuple[int, int], Field()] | Literal["none"]
+    capability: Capability
     operations: Annotated[tuple[OperationName, ...], Field(min_length=1)]  # emitted for it
     dots: Annotated[tuple[Dot, ...], Field(min_length=1)]  # dot strategies that compile right
     accept_multiples: AcceptMultiples | Literal["none"]
@@ -242,7 +274,7 @@ class Model(Frozen):
     with.
     """
 
-    schema_: Literal[1] = Field(alias="schema")
+    schema_: SchemaNumber = Field(alias="schema")
     name: Name
     experts: Positive  # local experts
     global_experts: Positive  # experts that ids are drawn from
@@ -259,3 +291,4 @@ class SpecSet(Frozen):
     specs: tuple[Spec, ...]
     targets: tuple[Target, ...]
     models: tuple[Model, ...]
+    broken: tuple[str, ...] = ()  # names of files that have no model; they are not "missing"

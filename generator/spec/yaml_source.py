@@ -6,6 +6,7 @@ duplicate keys show, which pyyaml accepts in silence.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +16,11 @@ from generator.errors import Finding, SpecError
 
 YamlPath = tuple[str | int, ...]
 
-# YAML 1.1 reads dates and base-60 numbers; a spec has neither, so such scalars stay strings.
-_PLAIN_TAGS = {"int", "float", "bool", "null", "str"}
+# YAML 1.1 also reads dates, 0o17 as 17, 010 as 8 and 1:30 as 90. A spec has none of these, so any
+# number that is not written plainly stays a string, which the strict models refuse.
+_WORDS = {"true": True, "false": False, "null": None, "~": None, "": None}
+_INTEGER = re.compile(r"[-+]?(0|[1-9][0-9]*)")
+_FLOAT = re.compile(r"[-+]?(0|[1-9][0-9]*)\.[0-9]*([eE][-+]?[0-9]+)?")
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,7 @@ class Source:
     path: Path
     data: object
     lines: dict[YamlPath, int]  # 1-based line of the value at each path
+    findings: tuple[Finding, ...]  # duplicate keys; the first of each is in `data`
 
     def where(self, path: YamlPath) -> str:
         """`file:line` of a path, or of its nearest ancestor that stands in the file."""
@@ -35,26 +40,37 @@ class Source:
 
 
 def read(path: Path) -> Source:
-    """Parse one file. Raises SpecError with every duplicate key, or with the parser's complaint."""
+    """Parse one file. Raises SpecError with the parser's complaint."""
     try:
         text = path.read_text(encoding="utf-8")
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise SpecError(
-            Finding(f"{path}:{line}", f"no valid YAML: {error.problem}", "mend the syntax")
+            Finding(f"{path}:{line}", f"no valid YAML: {_complaint(error)}", "mend the syntax")
         ) from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise SpecError(
-            Finding(f"{path}:1", f"cannot be read: {error}", "check the file")
+            Finding(
+                f"{path}:1", f"cannot be read: {' '.join(str(error).split())}", "check the file"
+            )
         ) from error
     if node is None:
         raise SpecError(Finding(f"{path}:1", "the file is empty", "start with `schema: 1`"))
     lines: dict[YamlPath, int] = {}
     duplicates: list[Finding] = []
-    constructor = yaml.SafeLoader("")
+    open_nodes: list[yaml.Node] = []
 
     def walk(node: yaml.Node, at: YamlPath) -> object:
+        if node in open_nodes:
+            where = f"{path}:{node.start_mark.line + 1}"
+            raise SpecError(Finding(where, "an alias that contains itself", "write the values out"))
+        open_nodes.append(node)
+        value = visit(node, at)
+        open_nodes.pop()
+        return value
+
+    def visit(node: yaml.Node, at: YamlPath) -> object:
         lines[at] = node.start_mark.line + 1
         if isinstance(node, yaml.MappingNode):
             mapping: dict[str, object] = {}
@@ -75,11 +91,28 @@ def read(path: Path) -> Source:
             return mapping
         if isinstance(node, yaml.SequenceNode):
             return [walk(child, (*at, index)) for index, child in enumerate(node.value)]
-        if node.tag.rsplit(":", 1)[-1] not in _PLAIN_TAGS:
-            return str(node.value)
-        return constructor.construct_object(node)
+        return _scalar(node)
 
-    data = walk(node, ())
-    if duplicates:
-        raise SpecError(duplicates)
-    return Source(path, data, lines)
+    return Source(path, walk(node, ()), lines, tuple(duplicates))
+
+
+def _complaint(error: yaml.MarkedYAMLError) -> str:
+    """The parser's words on one line."""
+    words = ", ".join(each for each in (error.context, error.problem) if each)
+    return _one_line(words)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _scalar(node: yaml.Node) -> object:
+    """A number, truth value or nothing where it is written plainly, else the text."""
+    text = str(node.value)
+    if getattr(node, "style", None) is not None:
+        return text
+    if text.lower() in _WORDS:
+        return _WORDS[text.lower()]
+    if _INTEGER.fullmatch(text) and len(text) < 20:
+        return int(text)
+    return float(text) if _FLOAT.fullmatch(text) else text

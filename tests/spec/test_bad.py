@@ -78,6 +78,22 @@ def test_all_defects_of_all_files_are_reported_at_once(names: tuple[str, ...], s
     assert relative(f"{caught.value}\n", specs) == "".join(messages)
 
 
+def test_cross_field_rules_are_told_beside_broken_files(specs: Path) -> None:
+    """A file without a model hides neither the other files' defects nor counts as missing."""
+    messages = [spoil(specs, name) for name in ("group_no_multiple", "negative")]
+    with pytest.raises(SpecError) as caught:
+        load(specs)
+    told = relative(f"{caught.value}\n", specs)
+    assert all(message in told for message in messages)
+    assert "no file targets/" not in told and "no spec" not in told
+
+
+def test_a_file_that_would_be_passed_over_is_told(specs: Path) -> None:
+    (specs / "other.yml").write_text("schema: 1\n")
+    with pytest.raises(SpecError, match=r"other\.yml:1: is not read; rename it to other\.yaml"):
+        load(specs)
+
+
 def test_build_of_bad_specs_exits_with_2_and_writes_nothing(specs: Path, tmp_path: Path) -> None:
     message = spoil(specs, "unknown_key")
     command = ["-m", "generator", "build", "--specs", str(specs), "--out", str(tmp_path / "out")]

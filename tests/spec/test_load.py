@@ -71,6 +71,13 @@ def test_canonical_text_loads_to_an_equal_model(subject: Frozen, tmp_path: Path)
 
 
 @of_every_subject
+def test_canonical_text_keeps_the_order_of_the_language(subject: Frozen) -> None:
+    fields = type(subject).model_fields.items()
+    keys = [field.alias or name for name, field in fields]
+    assert list(yaml.safe_load(canonical_text(subject))) == keys
+
+
+@of_every_subject
 def test_digest_ignores_comments_layout_and_key_order(subject: Frozen, tmp_path: Path) -> None:
     data = yaml.safe_load(source(subject).read_text(encoding="utf-8"))
     other = "# another comment\n\n" + yaml.safe_dump(data, indent=6, default_flow_style=False)
