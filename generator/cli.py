@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     logging.basicConfig(format="%(name)s: %(message)s")
-    if options.verbose:
+    if getattr(options, "verbose", False):
         logging.getLogger("groupwise").setLevel(logging.INFO)
     try:
         code: int = options.verb(options)
@@ -39,9 +39,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m generator", description=__doc__.split("\n")[0])
-    parser.add_argument(
-        "-v", "--verbose", action="store_true", help="log each distinct choice once"
-    )
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
 
     build = verbs.add_parser("build", help="emit the modules of the specs")
@@ -58,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     check.set_defaults(verb=_check)
 
-    listing = verbs.add_parser("list", help="the variants that build emits, one a line")
+    listing = verbs.add_parser("list", help="the layers and variants that build emits, one a line")
     _program_options(listing)
     listing.set_defaults(verb=_list)
 
@@ -79,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     verify.add_argument("--all", action="store_true", help="every layer contract and every variant")
     verify.add_argument("--seed", type=int, default=0, help="of weights, tokens and routing")
+    verify.add_argument("-v", "--verbose", action="store_true", help="log each choice once")
     verify.set_defaults(verb=_verify)
 
     probe = verbs.add_parser("probe", help="does this device keep the arithmetic's promises")
@@ -120,9 +118,18 @@ def _program(options: argparse.Namespace) -> Program:
 def _outputs(options: argparse.Namespace) -> tuple[Path, dict[str, str]]:
     from generator.emit.outputs import outputs
 
-    beside = options.specs.parent / "generated" if options.specs else modules()
+    part = options.spec or options.contract or options.target or options.all
+    if part and not options.out:
+        what = "is needed where --spec, --contract, --target or --all choose other modules"
+        fix = "pass a folder of its own; the default one holds the default build"
+        raise BuildError(Finding("--out DIR", what, fix))
+    beside = options.specs.resolve().parent / "generated" if options.specs else modules()
     out = options.out or beside
     return out, outputs(_program(options), folder("templates"))
+
+
+def _modules(files: dict[str, str]) -> int:
+    return sum("/" in path for path in files)
 
 
 def _build(options: argparse.Namespace) -> int:
@@ -131,7 +138,7 @@ def _build(options: argparse.Namespace) -> int:
     out, files = _outputs(options)
     difference = write(out, files)
     print(
-        f"{len(files) - 2} modules in {out}: {len(difference.missing)} new,"
+        f"{_modules(files)} modules in {out}: {len(difference.missing)} new,"
         f" {len(difference.changed)} changed, {len(difference.stale)} removed"
     )
     return 0
@@ -143,7 +150,7 @@ def _check(options: argparse.Namespace) -> int:
     out, files = _outputs(options)
     difference = compare(out, files)
     if not difference:
-        print(f"{out} is fresh: {len(files) - 2} modules")
+        print(f"{out} is fresh: {_modules(files)} modules")
         return 0
     print(diff(out, files, difference))
     print(f"{out} is stale; run `python -m generator build{_repeat(options)}`", file=sys.stderr)
@@ -164,7 +171,10 @@ def _repeat(options: argparse.Namespace) -> str:
 
 
 def _list(options: argparse.Namespace) -> int:
-    for plan in _program(options).plans:
+    chosen = _program(options)
+    for layer in chosen.layers:
+        print(layer.contract.name)
+    for plan in chosen.plans:
         for variant in plan.kept:
             requires = ", ".join(str(each) for each in variant.requires)
             print(

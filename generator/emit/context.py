@@ -99,6 +99,7 @@ def context(variant: Variant) -> Context:
         "stages": design.stages,
         "contract_constants": (),
         "design_constants": (),
+        "unaligned": "",
     }
     match variant.contract:
         case GemmContract():
@@ -122,8 +123,8 @@ def template(variant: Variant) -> str:
             return f"{variant.contract.operation}.py.jinja"
 
 
-def _runtime(names: Sequence[str]) -> str:
-    """The `do_not_specialize` list, as the formatter would write it."""
+def _names(names: Sequence[str]) -> str:
+    """A list of argument names, as the formatter would write it."""
     return "[" + ", ".join(f'"{name}"' for name in names) + "]"
 
 
@@ -147,7 +148,7 @@ def _gemm(variant: Variant, gemm: GemmContract) -> Context:
         if rest:
             constants.append(Constant("REST_K", rest, "K elements of a group after those"))
     return {
-        "runtime_arguments": _runtime(["n_tiles", steps]),
+        "runtime_arguments": _names(["n_tiles", steps]),
         "contract_constants": (
             [Constant("GROUP_K", gemm.group_k, "K elements that share one weight scale")]
             if grouped
@@ -217,9 +218,9 @@ def _quantize(variant: Variant, contract: QuantizeContract) -> Context:
     design = variant.design
     gathers = contract.source == "gather"
     return {
-        "runtime_arguments": _runtime(["rows", *(["top_k"] if gathers else []), "k_units"]),
+        "runtime_arguments": _names(["rows", *(["top_k"] if gathers else []), "k_units"]),
         "contract_constants": [
-            Constant("CODE_MAX", float(FORMATS[contract.codes].highest or 0), "largest code"),
+            Constant("CODE_MAX", _largest(contract.codes), "largest code"),
             Constant("SCALE_FLOOR", "1e-6", "below it, a row's scale is 1"),
             Constant(
                 "INFINITY_BITS", "0x7F800000", "fp32 bit patterns from here on are not finite"
@@ -236,13 +237,20 @@ def _quantize(variant: Variant, contract: QuantizeContract) -> Context:
     }
 
 
+def _largest(integer_format: str) -> float:
+    highest = FORMATS[integer_format].highest
+    assert highest is not None, integer_format
+    return float(highest)
+
+
 def _route(variant: Variant, contract: RouteContract) -> Context:
     design = variant.design
     arguments = ["rows", "experts", "first_expert", "block_m", "tiles"]
     if contract.source == "counts":
         arguments.remove("first_expert")
     return {
-        "runtime_arguments": _runtime(arguments),
+        "runtime_arguments": _names(arguments),
+        "unaligned": _names(["id_ptr" if contract.source == "ids" else "count_ptr"]),
         "design_constants": [
             Constant("CHUNK", design.block_m, "slots, rows or tiles per step"),
             Constant("EXPERT_BINS", design.block_n, "at least the number of experts"),
@@ -252,7 +260,8 @@ def _route(variant: Variant, contract: RouteContract) -> Context:
 
 def _combine(variant: Variant, contract: CombineContract) -> Context:
     return {
-        "runtime_arguments": _runtime(["top_k", "n_tiles"]),
+        "runtime_arguments": _names(["top_k", "n_tiles"]),
+        "unaligned": _names(["weight_ptr"]),
         "design_constants": [Constant("BLOCK_N", variant.design.block_n, "columns per program")],
         "output": contract.output,
         "output_dtype": FORMATS[contract.output].dtype,

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from generator.emit.digest import file_digests
-from generator.lower.contract import contract_digest
+from generator.lower.contract import contract_digest, model_layers
 from generator.lower.plan import Plan
 from generator.lower.program import Program
 from generator.lower.variant import Variant
@@ -23,6 +23,8 @@ def manifest(program: Program, templates: Path) -> str:
         "schema": SCHEMA,
         "inputs": {
             "specs": {spec.name: digest(spec) for spec in program.specs},
+            "targets": {target.name: digest(target) for target in program.targets},
+            "models": {model.name: digest(model) for model in program.models},
             "templates": file_digests(templates, "*.jinja"),
         },
         "targets": {target.name: _target(target) for target in program.targets},
@@ -56,26 +58,18 @@ def _target(target: Target) -> dict[str, object]:
     return {
         "backend": target.backend,
         "capability": None if target.capability == "none" else list(target.capability),
-        "operations": list(target.operations),
+        "shared_memory": target.shared_memory,
     }
 
 
 def _model(model: Model, program: Program) -> dict[str, object]:
-    built = {layer.contract.name: layer.contract for layer in program.layers}
-    used = [
-        name
-        for name, layer in built.items()
-        for each in model.layers
-        if (each.dtype, each.intermediate, each.rounding, each.exp, each.spec)
-        == (layer.dtype, layer.intermediate, layer.rounding, layer.exp, layer.spec)
-        and [None if g == "channel" else g for g in (each.up, each.down)]
-        == [layer.up_group, layer.down_group]
-    ]
+    used = set(model_layers(program.specs, (model,)))
+    built = [layer.contract for layer in program.layers]
     shape = ("experts", "global_experts", "top_k", "hidden", "intermediate")
     return {
         **{key: getattr(model, key) for key in shape},
         "tokens": list(model.tokens),
-        "layers": used,
+        "layers": [layer.name for layer in built if layer in used],
     }
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import difflib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from generator.errors import BuildError, Finding
 
+MARK = "python -m generator build"  # stands in the docstring of every emitted file
 DIFF_LINES = 40  # of one file; enough to see what kind of change it is
 
 
@@ -72,6 +74,7 @@ def write(directory: Path, files: Mapping[str, str]) -> Difference:
             _refuse_foreign(directory)
         directory.mkdir(parents=True, exist_ok=True)
         difference = compare(directory, files)
+        _refuse_kept(directory, difference.stale)
         for path in (*difference.missing, *difference.changed):
             target = directory / path
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -98,6 +101,24 @@ def _refuse_foreign(directory: Path) -> None:
                 "pass an empty or a generated folder as --out DIR",
             )
         )
+
+
+def _refuse_kept(directory: Path, stale: tuple[str, ...]) -> None:
+    """Only what a build wrote is removed: emitted modules, and what a killed build left behind."""
+    kept = [path for path in stale if not _emitted(directory / path)]
+    if kept:
+        raise BuildError(
+            [
+                Finding(str(directory / path), "was written by no build", "move it elsewhere")
+                for path in kept
+            ]
+        )
+
+
+def _emitted(path: Path) -> bool:
+    if re.fullmatch(r"\..+\.(py|json)\.\w+", path.name):
+        return True
+    return path.suffix == ".py" and MARK in path.read_text(encoding="utf-8", errors="replace")
 
 
 def _is_ours(manifest: Path) -> bool:

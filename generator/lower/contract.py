@@ -295,10 +295,12 @@ def model_layers(specs: tuple[Spec, ...], models: tuple[Model, ...]) -> list[Lay
     return list(dict.fromkeys(layers))
 
 
-def all_layers(spec: Spec) -> Iterator[LayerContract]:
-    """Every layer contract of a spec whose two GEMMs share a group size."""
-    for group, dtype, intermediate, rounding, exp in product(
-        spec.weights.group_k,
+def all_layers(spec: Spec, *, mixed: bool = False) -> Iterator[LayerContract]:
+    """Every layer contract of a spec whose GEMMs share a group size; `mixed`: those that do not."""
+    groups = spec.weights.group_k
+    pairs = [(up, down) for up in groups for down in groups if (up != down) == mixed]
+    for (up, down), dtype, intermediate, rounding, exp in product(
+        pairs,
         spec.activations.dtype,
         spec.layer.intermediate,
         spec.activations.rounding,
@@ -308,8 +310,8 @@ def all_layers(spec: Spec) -> Iterator[LayerContract]:
             spec,
             ModelLayer(
                 spec=spec.name,
-                up=group,
-                down=group,
+                up=up,
+                down=down,
                 dtype=dtype,
                 intermediate=intermediate,
                 rounding=rounding,

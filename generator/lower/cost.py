@@ -59,9 +59,9 @@ def _row_efficiency(walk: Walk, element_bytes: int) -> float:
 
 def resident_programs(variant: Variant) -> int:
     """Programs that one processor holds at once."""
-    figures, design = variant.target.cost, variant.design
-    by_threads = figures.resident_threads // design.threads
-    registers = (variant.sum_registers + variant.operand_registers) * design.threads
+    figures = variant.target.cost
+    by_threads = figures.resident_threads // variant.threads
+    registers = (variant.sum_registers + variant.operand_registers) * variant.threads
     by_registers = figures.register_file // max(registers, 1)
     by_shared = figures.shared_per_processor // max(variant.shared_bytes, 1)
     return max(1, min(by_threads, by_registers, by_shared))
@@ -100,7 +100,7 @@ def gemm_cost(variant: Variant, shape: Shape) -> Cost:
     # loads.
     steps = shape.k / variant.unit_k * waves
     promotion_us = (
-        steps * design.block_m * design.block_n * gemm.weight_tiles / (design.threads * 2e3)
+        steps * design.block_m * design.block_n * gemm.weight_tiles / (variant.threads * 2e3)
     )
     fill_us = figures.load_latency_us * waves
     total_us = (

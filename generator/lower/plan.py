@@ -75,6 +75,12 @@ def lower(spec: Spec, contract: Contract, target: Target, sources: Sequence[Shap
         ranked: tuple[RankedBand, ...] = (RankedBand(ANY, (best.design,)),)
     else:
         kept, ranked = _per_band(legal, sources)
+    if not kept:
+        shapes = ", ".join(f"N={each.n} K={each.k}" for each in sources)
+        what = f"no legal design accepts any of the shapes it is ranked for: {shapes}"
+        raise BuildError(
+            Finding(f"{contract.name} on {target.name}", what, "add smaller tiles to the spec")
+        )
     return Plan(contract, target, len(variants), len(legal), kept, ranked, rejections)
 
 
@@ -116,28 +122,28 @@ def _accepts(variant: Variant, source: ShapeSource) -> bool:
 
 
 def _order(variants: list[Variant], sources: Sequence[ShapeSource], band: Band) -> list[Variant]:
-    """By summed cost relative to the best of each shape, the band's own row tile first; ties by
-    name.
+    """The band's own row tile first, then by shapes refused, then by mean cost; ties by name.
+
+    The cost of a shape is relative to the best variant for it, so that no shape outweighs another.
     """
-    totals = dict.fromkeys(range(len(variants)), 0.0)
+    costs: list[list[float]] = [[] for _ in variants]
     for source in sources:
         for rows in band.samples:
-            costs = {
+            here = {
                 index: cost(variant, source.at(rows)).total_us
                 for index, variant in enumerate(variants)
                 if _accepts(variant, source)
             }
-            for index, each in costs.items():
-                totals[index] += each / min(costs.values())
-    order = sorted(
-        totals,
-        key=lambda index: (
-            variants[index].design.block_m != band.block_m,
-            round(totals[index], 6),
-            variants[index].design.name,
-        ),
-    )
-    return [variants[index] for index in order]
+            for index, each in here.items():
+                costs[index].append(each / min(here.values()))
+    samples = len(sources) * len(band.samples)
+
+    def key(index: int) -> tuple[bool, int, float, str]:
+        own, design = costs[index], variants[index].design
+        mean = round(sum(own) / len(own), 6) if own else 0.0
+        return (design.block_m != band.block_m, samples - len(own), mean, design.name)
+
+    return [variants[index] for index in sorted(range(len(variants)), key=key)]
 
 
 def _cheapest(variants: list[Variant], sources: Sequence[ShapeSource], band: Band) -> Variant:

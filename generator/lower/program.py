@@ -61,17 +61,18 @@ def program(loaded: SpecSet, selection: Selection) -> Program:
     specs = _named(loaded.specs, selection.specs)
     targets = _named(loaded.targets, selection.targets)
     layers = _layers(specs, loaded.models, selection)
+    _one_spec(layers)
     lowered: dict[tuple[str, str], Plan] = {}
-    owners: dict[str, Contract] = {}
+    owners: dict[str, tuple[Contract, Spec]] = {}
     for spec in specs:
         spec_layers = [layer for layer in layers if layer.contract.spec == spec.name]
         for contract in _contracts(spec_layers, selection):
-            _one_meaning(owners, contract)
+            _one_meaning(owners, contract, spec)
             for target in targets:
                 key = (contract.name, target.name)
                 emitted = target.name in spec.targets and contract.operation in target.operations
                 if emitted and key not in lowered:
-                    sources = _sources(contract, spec_layers, loaded.models)
+                    sources = _sources(contract, spec_layers, spec, loaded.models)
                     lowered[key] = lower(spec, contract, target, sources)
     if not lowered:
         raise BuildError(_nothing(layers, targets, selection))
@@ -124,13 +125,18 @@ def _nothing(
 def _layers(
     specs: tuple[Spec, ...], models: tuple[Model, ...], selection: Selection
 ) -> list[LayerEntry]:
-    """Layers of the models; with --all, or where a pattern asks for more, every layer of the
-    specs.
-    """
+    """Layers of the models; with --all or patterns all of one group size; any that is named."""
     by_name = {spec.name: spec for spec in specs}
     contracts = model_layers(specs, models)
     if selection.everything or selection.contracts:
         contracts += [layer for spec in specs for layer in all_layers(spec)]
+    if selection.contracts:
+        contracts += [
+            layer
+            for spec in specs
+            for layer in all_layers(spec, mixed=True)
+            if any(fnmatch(layer.name, pattern) for pattern in selection.contracts)
+        ]
     return [
         LayerEntry(contract, plans(by_name[contract.spec], contract))
         for contract in dict.fromkeys(contracts)
@@ -152,39 +158,58 @@ def _contracts(layers: list[LayerEntry], selection: Selection) -> list[Contract]
     return list(chosen)
 
 
-def _one_meaning(owners: dict[str, Contract], contract: Contract) -> None:
-    owner = owners.setdefault(contract.name, contract)
-    if owner != contract:
+def _one_meaning(owners: dict[str, tuple[Contract, Spec]], contract: Contract, spec: Spec) -> None:
+    """A name stands for one contract, one design space and one set of limits."""
+    owner, first = owners.setdefault(contract.name, (contract, spec))
+    ours, theirs = contract.axes(), owner.axes()
+    differs = [key for key in ours if ours[key] != theirs[key]]
+    operation = contract.operation
+    if getattr(spec.designs, operation) != getattr(first.designs, operation):
+        differs.append(f"designs.{operation}")
+    if spec.limits != first.limits:
+        differs.append("limits")
+    if differs:
         raise BuildError(
             Finding(
                 contract.name,
-                f"two contracts of one name: {owner.axes()} and {contract.axes()}",
-                "raise `version` in one of the specs",
+                f"specs {first.name} and {spec.name} differ in {', '.join(differs)} under one name",
+                "raise `version` in one of them",
             )
         )
 
 
+def _one_spec(layers: list[LayerEntry]) -> None:
+    """A layer's name stands for one spec."""
+    owners: dict[str, str] = {}
+    shared: dict[tuple[str, str], list[str]] = {}
+    for layer in layers:
+        name, spec = layer.contract.name, layer.contract.spec
+        owner = owners.setdefault(name, spec)
+        if owner != spec:
+            shared.setdefault((owner, spec), []).append(name)
+    if shared:
+        raise BuildError(
+            [
+                Finding(
+                    f"specs {first} and {second}",
+                    f"both describe {names[0]} and {len(names) - 1} more layers",
+                    "raise `version` in one of them, or change an axis that names show",
+                )
+                for (first, second), names in shared.items()
+            ]
+        )
+
+
 def _sources(
-    contract: Contract, layers: list[LayerEntry], models: tuple[Model, ...]
+    contract: Contract, layers: list[LayerEntry], spec: Spec, models: tuple[Model, ...]
 ) -> list[ShapeSource]:
     """The shapes that a contract meets in the models; else any of theirs that its group divides."""
     users = {
-        layer.contract: layer
+        layer.contract
         for layer in layers
         if any(contract in plan.contracts for plan in layer.plans)
     }
-    named = [
-        model
-        for model in models
-        if any(
-            user.dtype == each.dtype
-            and user.intermediate == each.intermediate
-            and user.up_group == (each.up if isinstance(each.up, int) else None)
-            and user.down_group == (each.down if isinstance(each.down, int) else None)
-            for user in users
-            for each in model.layers
-        )
-    ]
+    named = [model for model in models if users & set(model_layers((spec,), (model,)))]
     met = [_source(contract, model) for model in named or models]
     group = contract.group_k if isinstance(contract, GemmContract) else None
     fits = [source for source in met if not group or source.k % group == 0]

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from generator.lower.variant import INT32, Variant
-from generator.lower.walk import tiles
 
 # Registers of the gated epilogue beside the two fp32 tiles. Triton 3.9 spills at 128 registers of
 # tiles for sm_90 and not at 64 (2026-11-22).
@@ -49,7 +48,7 @@ def _dot_minimum(variant: Variant) -> str | None:
     gemm, block_k = variant.gemm, variant.design.block_k
     if gemm is None or block_k is None:
         return None
-    smallest = min(tile.size for tile in tiles(gemm.group_k or block_k, block_k))
+    smallest = variant.walk.smallest
     if smallest >= LEAST_DOT_K:
         return None
     return f"a dot of K = {smallest} < {LEAST_DOT_K}; use block_k {LEAST_DOT_K} or more"

@@ -39,11 +39,6 @@ class Design:
         tile = "".join(f"{letter}{size}" for letter, size in blocks if size is not None)
         return f"{tile}_w{self.warps}s{self.stages}"
 
-    @property
-    def threads(self) -> int:
-        """Per program, at the 32-thread warps that Triton's options count in."""
-        return self.warps * 32
-
 
 @dataclass(frozen=True, slots=True)
 class Count:
@@ -75,6 +70,11 @@ class Variant:
         """Below generated/, with forward slashes."""
         contract = self.contract
         return f"{contract.operation}/{contract.name}/{self.target.name}/{self.design.name}.py"
+
+    @property
+    def threads(self) -> int:
+        """Threads of one program."""
+        return self.design.warps * self.target.warp_size
 
     @property
     def gemm(self) -> GemmContract | None:
@@ -140,7 +140,7 @@ class Variant:
         if gemm is None:
             return 0
         assert design.block_m is not None and design.block_n is not None
-        return gemm.weight_tiles * design.block_m * design.block_n // design.threads
+        return gemm.weight_tiles * design.block_m * design.block_n // self.threads
 
     @property
     def operand_registers(self) -> int:
@@ -160,7 +160,8 @@ class Variant:
         if operation == "route":
             return (ProductBelow(("rows", "experts"), INT32),)
         if operation in ("quantize", "requantize"):
-            return (Multiple("K", ROW_UNIT), ProductBelow(("rows", "K"), INT32))
+            products = (ProductBelow(("rows", "K"), INT32), ProductBelow(("experts", "K"), INT32))
+            return (Multiple("K", ROW_UNIT), *products)
         assert design.block_n is not None
         columns = (Multiple("N", design.block_n), ProductBelow(("rows", "N"), INT32))
         if operation == "combine":

@@ -35,3 +35,23 @@ def tensor(
         findings.append(Finding(name, "is not contiguous", f"pass {name}.contiguous()"))
     if findings:
         raise LaunchError(findings)
+
+
+def aligned(name: str, value: torch.Tensor) -> None:
+    """Raise LaunchError unless a tensor starts at a multiple of 16 bytes, as torch allocates it.
+
+    Kernels are compiled for 16-byte accesses; another start would compile them anew while serving.
+    """
+    if value.numel() and not value.is_meta and value.data_ptr() % 16:
+        what = "does not start at a multiple of 16 bytes"
+        raise LaunchError(Finding(name, what, f"pass {name}.clone()"))
+
+
+def apart(name: str, value: torch.Tensor, other_name: str, other: torch.Tensor | None) -> None:
+    """Raise LaunchError where two tensors share memory."""
+    if other is None or not value.numel() or not other.numel() or value.is_meta:
+        return
+    start, end = value.data_ptr(), value.data_ptr() + value.numel() * value.element_size()
+    other_end = other.data_ptr() + other.numel() * other.element_size()
+    if start < other_end and other.data_ptr() < end:
+        raise LaunchError(Finding(name, f"overlaps {other_name}", "pass memory of its own"))

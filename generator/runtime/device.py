@@ -6,8 +6,9 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
+from generator.errors import Finding, LaunchError
 from generator.runtime import interpreter
-from generator.runtime.manifest import Manifest
+from generator.runtime.manifest import Manifest, Target
 
 
 def targets_for(device: torch.device, manifest: Manifest) -> tuple[str, ...]:
@@ -16,8 +17,12 @@ def targets_for(device: torch.device, manifest: Manifest) -> tuple[str, ...]:
     The interpreter runs modules of every target; by default it takes the portable ones.
     """
     portable = tuple(each.name for each in manifest.targets.values() if each.backend == "any")
-    if device.type != "cuda" or interpreter.active():
+    if interpreter.active():
         return portable
+    if device.type != "cuda":
+        what = f"is on {device}, and kernels run on the GPU in this process"
+        fix = f"move it to cuda, or export {interpreter.FLAG}=1 for the CPU interpreter"
+        raise LaunchError(Finding("packed weights", what, fix))
     backend = "hip" if torch.version.hip else "cuda"
     capability = torch.cuda.get_device_capability(device)
     own = tuple(
@@ -26,6 +31,21 @@ def targets_for(device: torch.device, manifest: Manifest) -> tuple[str, ...]:
         if each.backend == backend and each.capability == capability
     )
     return own + portable
+
+
+def runs(target: Target, device: torch.device) -> bool:
+    """Whether a device can start every module of a target: its own or another's."""
+    if interpreter.active():
+        return True
+    if target.backend not in ("any", "hip" if torch.version.hip else "cuda"):
+        return False
+    from triton.runtime import driver
+
+    index = torch.cuda.current_device() if device.index is None else device.index
+    here = driver.active.utils.get_device_properties(index)
+    capability = torch.cuda.get_device_capability(device)
+    older = target.capability is None or target.capability <= capability
+    return older and bool(target.shared_memory <= here["max_shared_mem"])
 
 
 def current(device: torch.device) -> AbstractContextManager[object]:

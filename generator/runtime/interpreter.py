@@ -23,8 +23,8 @@ FLAG = "TRITON_INTERPRET"
 
 
 def active() -> bool:
-    """Whether emitted kernels run under the interpreter."""
-    return os.environ.get(FLAG) == "1"
+    """Whether emitted kernels run under the interpreter, by the words that Triton takes for yes."""
+    return os.environ.get(FLAG, "").lower() in ("1", "true", "yes", "on", "y")
 
 
 def prepare() -> None:

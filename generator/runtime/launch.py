@@ -94,7 +94,7 @@ def quantize(
     """
     rows, k = codes.shape
     gather = () if row_slot is None else (row_slot,)
-    entry.kernel[(-(-rows // (entry.block_m or 1)),)](
+    entry.kernel[(-(-rows // entry.rows_per_program),)](
         x,
         *gather,
         row_expert,
@@ -120,7 +120,7 @@ def gemm(
     """The up or the down kernel: int8 codes [rows, K] and fp32 scale [rows] to out [rows, N]."""
     n, k = out.shape[1], codes.shape[1]
     tile_expert, tile_start, tile_end = _tiles(buffers)
-    entry.kernel[(tile_expert.numel(), n // (entry.block_n or 1))](
+    entry.kernel[(tile_expert.numel(), n // entry.columns_per_program)](
         codes,
         scale,
         weight,
@@ -143,7 +143,7 @@ def combine(
 ) -> None:
     """y [rows, N] and fp32 weights [tokens, top_k] to out [tokens, N]."""
     tokens, n = out.shape
-    entry.kernel[(tokens, n // (entry.block_n or 1))](
+    entry.kernel[(tokens, n // entry.columns_per_program)](
         y,
         slot_row,
         weights,

@@ -14,7 +14,7 @@ from generator.errors import Finding, LaunchError
 from generator.runtime import check, launch
 from generator.runtime.device import current, targets_for
 from generator.runtime.manifest import Layer, Manifest
-from generator.runtime.pack import LAYOUT, PackedExperts
+from generator.runtime.pack import PackedExperts, check_packed
 from generator.runtime.problem import LayerProblem
 from generator.runtime.select import LayerChoice, select_layer
 from generator.runtime.workspace import buffers, carve, torch_dtype, total_bytes
@@ -94,10 +94,12 @@ def run_tokens(
     layer = _layer(packed, manifest)
     device, dtype = packed.up_weight.device, torch_dtype(layer.dtype)
     check.tensor("hidden", hidden, (None, packed.hidden), (dtype,), device)
+    check.aligned("hidden", hidden)
     tokens = hidden.shape[0]
     check.tensor("ids", ids, (tokens, None), (torch.int32, torch.int64), device)
     top_k = ids.shape[1]
     check.tensor("weights", weights, (tokens, top_k), (torch.float32,), device)
+    _first_expert(first_expert, packed.experts)
     targets = targets or targets_for(device, manifest)
     problem = tokens_problem(packed, tokens, top_k, targets)
     result, chosen, own = _prepare(problem, layer, hidden, out, workspace, manifest)
@@ -148,6 +150,7 @@ def run_rows(
     device, dtype = packed.up_weight.device, torch_dtype(layer.dtype)
     check.tensor("hidden", hidden, (None, packed.hidden), (dtype,), device)
     check.tensor("tokens_per_expert", tokens_per_expert, (packed.experts,), (torch.int32,), device)
+    check.aligned("hidden", hidden)
     problem = rows_problem(packed, hidden.shape[0], targets or targets_for(device, manifest))
     result, chosen, own = _prepare(problem, layer, hidden, out, workspace, manifest)
     if problem.rows == 0:
@@ -173,10 +176,16 @@ def run_rows(
 
 
 def _layer(packed: PackedExperts, manifest: Manifest) -> Layer:
-    if packed.layout != LAYOUT:
-        what = f"has layout version {packed.layout}; this runtime launches {LAYOUT}"
-        raise LaunchError(Finding("packed weights", what, "pack the checkpoint again"))
-    return manifest.layer(packed.layer)
+    layer = manifest.layer(packed.layer)
+    check_packed(packed, layer)
+    return layer
+
+
+def _first_expert(first: int, experts: int) -> None:
+    """Ids are compared in their own type, so the local range must fit int32."""
+    if not 0 <= first <= 2**31 - 1 - experts:
+        what = f"{first} is no id that {experts} local experts can start at"
+        raise LaunchError(Finding("first_expert", what, f"use 0 .. {2**31 - 1 - experts}"))
 
 
 def _prepare(
@@ -190,6 +199,8 @@ def _prepare(
     """The result's storage, the variants, and the intermediates. The only place that allocates."""
     if out is not None:
         check.tensor("out", out, tuple(hidden.shape), (hidden.dtype,), hidden.device)
+        check.aligned("out", out)
+        check.apart("out", out, "workspace", workspace)
     result = output_like(hidden) if out is None else out
     chosen = select_layer(problem, manifest)
     if problem.rows == 0:

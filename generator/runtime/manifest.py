@@ -6,16 +6,17 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from generator.conditions import Condition, condition_from_data
+from generator.conditions import Condition, Multiple, condition_from_data
 from generator.errors import BuildError, Finding
 
+DIMENSIONS = {"rows", "N", "K", "experts"}  # what conditions and counts may speak of
 SCHEMA = 1  # the newest manifest that this reader understands
 
 
@@ -50,6 +51,22 @@ class Entry:
     def name(self) -> str:
         return f"{self.target}/{self.design}"
 
+    @property
+    def rows_per_program(self) -> int:
+        """Of GEMMs and row-wise operations; `load` has checked that it is there."""
+        return self._block("m", self.block_m)
+
+    @property
+    def columns_per_program(self) -> int:
+        """Of GEMMs and the combine."""
+        return self._block("n", self.block_n)
+
+    def _block(self, letter: str, size: int | None) -> int:
+        if size is None or size < 1:
+            manifest = self.path.parents[3] / "manifest.json"
+            raise BuildError(_damaged(manifest, f"{self.symbol} has no block_{letter}"))
+        return size
+
     @cached_property
     def module(self) -> ModuleType:
         """The emitted module, imported on first use."""
@@ -59,7 +76,12 @@ class Entry:
                 Finding(str(self.path), "the module is missing", "run `python -m generator build`")
             )
         module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        try:
+            spec.loader.exec_module(module)
+        except SyntaxError as error:
+            raise BuildError(_damaged(self.path, str(error))) from error
+        if not hasattr(module, self.symbol) or not hasattr(module, "OPTIONS"):
+            raise BuildError(_damaged(self.path, f"it has no {self.symbol} or no OPTIONS"))
         return module
 
     @cached_property
@@ -81,6 +103,7 @@ class Target:
     name: str
     backend: str
     capability: tuple[int, int] | None
+    shared_memory: int  # bytes that one of its programs may take
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +119,7 @@ class Band:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class LayerPlan:
     """Contract names in launch order: from tokens with expert ids, and from sorted rows."""
 
     name: str
@@ -117,7 +140,7 @@ class Layer:
     rounding: str
     exp: str
     values: Mapping[str, str]
-    plans: tuple[Plan, ...]
+    plans: tuple[LayerPlan, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +169,7 @@ class Manifest:
     entries: tuple[Entry, ...]
     bands: Mapping[tuple[str, str], tuple[Band, ...]]  # by contract and target
     choices: dict[Any, Any] = field(default_factory=dict, compare=False)  # memo of selection
+    logged: set[str] = field(default_factory=set, compare=False)  # choices told already
 
     @cached_property
     def by_contract(self) -> Mapping[str, tuple[Entry, ...]]:
@@ -189,11 +213,11 @@ def _load(directory: Path) -> Manifest:
     path = directory / "manifest.json"
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise BuildError(
             Finding(str(path), "does not exist", "run `python -m generator build --out DIR`")
         ) from None
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise BuildError(_damaged(path, str(error))) from error
     schema = data.get("schema") if isinstance(data, dict) else None
     if not isinstance(schema, int) or schema < 1:
@@ -207,9 +231,44 @@ def _load(directory: Path) -> Manifest:
             )
         )
     try:
-        return _manifest(directory, data)
-    except (KeyError, TypeError, ValueError) as error:
+        manifest = _manifest(directory, data)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise BuildError(_damaged(path, f"{type(error).__name__}: {error}")) from error
+    broken = list(_inconsistencies(manifest))
+    if broken:
+        raise BuildError([_damaged(path, each) for each in broken])
+    return manifest
+
+
+def _inconsistencies(manifest: Manifest) -> Iterator[str]:
+    """Names that lead nowhere, and numbers that no kernel could have."""
+    for entry in manifest.entries:
+        if entry.contract not in manifest.contracts or entry.target not in manifest.targets:
+            yield f"{entry.symbol} has no contract or no target"
+        if any(each.unit < 1 or each.of not in DIMENSIONS for each in entry.counts):
+            yield f"{entry.symbol} counts in impossible units"
+        for condition in entry.requires:
+            of = {condition.of} if isinstance(condition.of, str) else set(condition.of)
+            bound = condition.by if isinstance(condition, Multiple) else condition.bound
+            if not of <= DIMENSIONS or bound < 1:
+                yield f"{entry.symbol} requires the impossible: {condition}"
+        n_tiles = [each.unit for each in entry.counts if each.argument == "n_tiles"]
+        if n_tiles and n_tiles != [entry.block_n]:
+            yield f"{entry.symbol} counts columns in {n_tiles[0]}, not in block_n"
+    designs = {(e.contract, e.target, e.design) for e in manifest.entries}
+    for (contract, target), bands in manifest.bands.items():
+        for design in {each for band in bands for each in band.designs}:
+            if (contract, target, design) not in designs:
+                yield f"the selection of {contract} names {target}/{design}, no entry"
+    for layer in manifest.layers.values():
+        if not layer.plans:
+            yield f"{layer.name} has no plan"
+        for name in {each for plan in layer.plans for each in plan.tokens + plan.rows}:
+            if name not in manifest.contracts:
+                yield f"{layer.name} uses {name}, which is no contract"
+    for model in manifest.models.values():
+        if not set(model.layers) <= manifest.layers.keys():
+            yield f"{model.name} uses layers that are not there"
 
 
 def _damaged(path: Path, what: str) -> Finding:
@@ -238,7 +297,8 @@ def _band(data: Mapping[str, Any]) -> Band:
 
 def _target(name: str, data: Mapping[str, Any]) -> Target:
     capability = data["capability"]
-    return Target(name, data["backend"], tuple(capability) if capability else None)
+    pair = tuple(capability) if capability else None
+    return Target(name, data["backend"], pair, data["shared_memory"])
 
 
 def _layer(name: str, data: Mapping[str, Any]) -> Layer:
@@ -248,7 +308,8 @@ def _layer(name: str, data: Mapping[str, Any]) -> Layer:
         name=name,
         values=data["values"],
         plans=tuple(
-            Plan(each["name"], tuple(each["tokens"]), tuple(each["rows"])) for each in data["plans"]
+            LayerPlan(each["name"], tuple(each["tokens"]), tuple(each["rows"]))
+            for each in data["plans"]
         ),
         **{key: axes[key] for key in keys},
     )

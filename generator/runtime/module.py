@@ -15,8 +15,15 @@ from torch import nn
 from generator.errors import Finding, GroupwiseError, LaunchError
 from generator.runtime.manifest import load
 from generator.runtime.ops import experts_rows, experts_tokens
-from generator.runtime.pack import SEED_NAMES, PackedExperts, pack, seed_shapes, unpack
-from generator.runtime.workspace import torch_dtype
+from generator.runtime.pack import (
+    SEED_NAMES,
+    PackedExperts,
+    check_packed,
+    kernel_shapes,
+    pack,
+    storage_dtype,
+    unpack,
+)
 
 if TYPE_CHECKING:
     from typing import Self
@@ -65,12 +72,13 @@ class QuantExperts(ContractDtypes):
         self.layer = self.manifest.layer(layer)
         self.experts, self.hidden, self.intermediate = experts, hidden, intermediate
         self.first_expert = first_expert  # id of local expert 0, for expert-parallel slices
-        shapes = seed_shapes(self.layer, experts, hidden, intermediate)
+        self.shard = (0, 1)  # rank and size of a split of I, as from_packed took it
+        shapes = kernel_shapes(self.layer, experts, hidden, intermediate)
         empty = {
-            SEED_NAMES[field]: torch.zeros(shape, dtype=self._seed_dtype(field), device=device)
+            field: torch.zeros(shape, dtype=storage_dtype(self.layer, field), device=device)
             for field, shape in shapes.items()
         }
-        for name, value in pack(empty, self.layer).tensors().items():
+        for name, value in empty.items():
             self.register_buffer(name, value, persistent=False)
 
     @classmethod
@@ -87,6 +95,8 @@ class QuantExperts(ContractDtypes):
             generated=generated,
             device="meta",
         )
+        check_packed(packed, module.layer)
+        module.shard = packed.shard
         for name, value in packed.tensors().items():
             setattr(module, name, value)
         return module
@@ -98,6 +108,7 @@ class QuantExperts(ContractDtypes):
             experts=self.experts,
             hidden=self.hidden,
             intermediate=self.intermediate,
+            shard=self.shard,
             **{name: getattr(self, name) for name in SEED_NAMES},
         )
 
@@ -131,11 +142,6 @@ class QuantExperts(ContractDtypes):
     def _generated(self) -> str:
         return str(self.manifest.directory)
 
-    def _seed_dtype(self, field: str) -> torch.dtype:
-        if field.endswith("weight"):
-            return torch.int8
-        return torch_dtype(self.layer.scale) if field.endswith("scale") else torch.float32
-
     def _save_to_state_dict(
         self, destination: dict[str, Any], prefix: str, keep_vars: bool
     ) -> None:
@@ -162,7 +168,15 @@ class QuantExperts(ContractDtypes):
         missing_keys += [prefix + name for name in names if name not in own]
         if strict:
             unexpected_keys += [prefix + name for name in own if name not in names]
-        if any(name not in own for name in names):
+        absent = [name for name in names if name not in own]
+        if absent:
+            if len(absent) < len(names):
+                what = f"{', '.join(absent)} of {prefix or 'the experts'} are missing"
+                error_msgs.append(f"{what}; experts load whole or not at all")
+            return
+        assigns = local_metadata.get("assign_to_params_buffers")
+        if self.up_weight.is_meta and not assigns:
+            error_msgs.append("the module has no storage; pass assign=True, or to_empty() first")
             return
         try:
             packed = pack({name: own[name] for name in names}, self.layer)
@@ -176,7 +190,7 @@ class QuantExperts(ContractDtypes):
             error_msgs.append(str(error))
             return
         for name, value in packed.tensors().items():
-            if local_metadata.get("assign_to_params_buffers"):
+            if assigns:
                 setattr(self, name, value)
             else:
                 getattr(self, name).copy_(value)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from generator.errors import Finding, LaunchError
 from generator.runtime.layer import output_like, run_rows, run_tokens
 from generator.runtime.manifest import load
 from generator.runtime.pack import PackedExperts
@@ -65,8 +66,8 @@ def experts_tokens(
 
 
 @experts_tokens.register_fake
-def _(hidden: torch.Tensor, *_: object) -> torch.Tensor:
-    return output_like(hidden)
+def _(hidden: torch.Tensor, *rest: object) -> torch.Tensor:
+    return _fake(hidden, *rest)
 
 
 @torch.library.custom_op("groupwise::experts_rows", mutates_args=(), device_types=DEVICES)
@@ -90,5 +91,14 @@ def experts_rows(
 
 
 @experts_rows.register_fake
-def _(hidden: torch.Tensor, *_: object) -> torch.Tensor:
+def _(hidden: torch.Tensor, *rest: object) -> torch.Tensor:
+    return _fake(hidden, *rest)
+
+
+def _fake(hidden: torch.Tensor, *rest: object) -> torch.Tensor:
+    """The result's shape. Raises LaunchError for meta weights beside real hidden states."""
+    for each in rest:
+        if isinstance(each, torch.Tensor) and each.device != hidden.device:
+            what = f"is on {each.device}, hidden on {hidden.device}"
+            raise LaunchError(Finding("an argument", what, "load the weights, on one device"))
     return output_like(hidden)

@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 
-from generator.errors import Finding, PackError
+from generator.errors import Finding, LaunchError, PackError
+from generator.runtime import check
 from generator.runtime.manifest import Layer
 from generator.runtime.workspace import torch_dtype
 
@@ -78,6 +79,42 @@ def seed_shapes(
     }
 
 
+def kernel_shapes(
+    layer: Layer, experts: int, hidden: int, intermediate: int
+) -> dict[str, tuple[int, ...]]:
+    """Shapes of the kernel layout, by PackedExperts field."""
+
+    def scale(n: int, k: int, group: int | None) -> tuple[int, ...]:
+        return (experts, 1 if group is None else k // group, n)
+
+    return seed_shapes(layer, experts, hidden, intermediate) | {
+        "up_scale": scale(2 * intermediate, hidden, layer.up_group),
+        "down_scale": scale(hidden, intermediate, layer.down_group),
+    }
+
+
+def storage_dtype(layer: Layer, field: str) -> torch.dtype:
+    """The dtype that a contract stores a field of PackedExperts in."""
+    if field.endswith("weight"):
+        return torch.int8
+    return torch_dtype(layer.scale) if field.endswith("scale") else torch.float32
+
+
+def check_packed(packed: PackedExperts, layer: Layer) -> None:
+    """Refuse weights whose tensors are not what their facts and their contract say.
+
+    Raises LaunchError with everything wrong with a tensor: a launch would read past its end.
+    """
+    if packed.layout != LAYOUT:
+        what = f"has layout version {packed.layout}; this runtime launches {LAYOUT}"
+        raise LaunchError(Finding("packed weights", what, "pack the checkpoint again"))
+    shapes = kernel_shapes(layer, packed.experts, packed.hidden, packed.intermediate)
+    for field, shape in shapes.items():
+        value, device = getattr(packed, field), packed.up_weight.device
+        check.tensor(field, value, shape, (storage_dtype(layer, field),), device)
+        check.aligned(field, value)
+
+
 def pack(
     state: Mapping[str, torch.Tensor], layer: Layer, *, shard: tuple[int, int] = (0, 1)
 ) -> PackedExperts:
@@ -128,6 +165,9 @@ def pack(
 
 
 def _named(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    no_tensors = [name for name in state if not isinstance(state[name], torch.Tensor)]
+    if no_tensors:
+        raise PackError([Finding(name, "is no tensor", "pass tensors") for name in no_tensors])
     missing = [name for name in SEED_NAMES.values() if name not in state]
     unknown = sorted(state.keys() - set(SEED_NAMES.values()))
     findings = [Finding(name, "is missing from the state dict", "add it") for name in missing]
@@ -214,17 +254,26 @@ def unpack(packed: PackedExperts, layer: Layer) -> dict[str, torch.Tensor]:
 
 def save(packed: PackedExperts, path: Path) -> None:
     """Write a safetensors file whose metadata says what the bytes are."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    facts = {
-        "layer": packed.layer,
-        "layout": packed.layout,
-        "experts": packed.experts,
-        "hidden": packed.hidden,
-        "intermediate": packed.intermediate,
-        "shard": list(packed.shard),
-    }
-    save_file(packed.tensors(), str(path), metadata={"groupwise": json.dumps(facts)})
+    facts = {name: getattr(packed, name) for name in FACTS}
+    try:
+        save_file(packed.tensors(), str(path), metadata={"groupwise": json.dumps(facts)})
+    except (OSError, SafetensorError) as error:
+        raise PackError(
+            Finding(str(path), f"cannot be written: {error}", "pass a path that can be")
+        ) from error
+
+
+FACTS = {  # what the metadata of a file says, and the type of each fact
+    "layer": str,
+    "layout": int,
+    "experts": int,
+    "hidden": int,
+    "intermediate": int,
+    "shard": list,
+}
 
 
 def load(path: Path, device: torch.device | str = "cpu") -> PackedExperts:
@@ -239,10 +288,12 @@ def load(path: Path, device: torch.device | str = "cpu") -> PackedExperts:
         raise PackError(
             Finding(str(path), f"cannot be read: {error}", "pass a file of save()")
         ) from error
-    if not isinstance(facts, dict) or set(tensors) != set(SEED_NAMES):
+    known = isinstance(facts, dict) and facts.keys() == FACTS.keys()
+    typed = known and all(isinstance(facts[name], kind) for name, kind in FACTS.items())
+    if not typed or set(tensors) != set(SEED_NAMES):
         raise PackError(Finding(str(path), "holds no packed experts", "pass a file of save()"))
     if facts["layout"] != LAYOUT:
         what = f"has layout version {facts['layout']}; this runtime reads {LAYOUT}"
         raise PackError(Finding(str(path), what, "pack the checkpoint again"))
-    facts["shard"] = tuple(facts["shard"])
-    return PackedExperts(**facts, **tensors)
+    rank, size = facts.pop("shard")
+    return PackedExperts(**facts, **tensors, shard=(rank, size))

@@ -15,7 +15,8 @@ import triton.language as tl
 from generator.runtime import interpreter, reference
 from generator.runtime.device import current
 
-LARGEST_TILE = (128, 256, 256)  # M, N, K of the largest dot that specs search
+LARGEST_TILE = (128, 128, 512)  # M, N, K of the largest tile that specs search
+STEP_K = 128  # K of one dot; the tile's sum runs through the accumulator
 CASES = 1 << 16  # random operands of each elementwise operation
 
 
@@ -41,11 +42,15 @@ def _dot(
     M: tl.constexpr,
     N: tl.constexpr,
     K: tl.constexpr,
+    STEP: tl.constexpr,
 ):
-    m, n, k = tl.arange(0, M)[:, None], tl.arange(0, N)[:, None], tl.arange(0, K)[None, :]
-    a = tl.load(a_ptr + m * K + k)
-    b = tl.load(b_ptr + n * K + k)
-    c = tl.dot(a, tl.trans(b), out_dtype=c_ptr.dtype.element_ty)
+    m, n, k = tl.arange(0, M)[:, None], tl.arange(0, N)[:, None], tl.arange(0, STEP)[None, :]
+    c = tl.zeros((M, N), dtype=c_ptr.dtype.element_ty)
+    for _ in range(K // STEP):
+        a = tl.load(a_ptr + m * K + k)
+        b = tl.load(b_ptr + n * K + k)
+        c = tl.dot(a, tl.trans(b), c, out_dtype=c_ptr.dtype.element_ty)
+        k += STEP
     tl.store(c_ptr + m * N + tl.arange(0, N)[None, :], c)
 
 
@@ -91,7 +96,7 @@ def probe() -> Iterator[Result]:
 def _product(a: torch.Tensor, b: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     m, n, k = a.shape[0], b.shape[0], a.shape[1]
     c = torch.empty(m, n, dtype=dtype, device=a.device)
-    _dot[(1,)](a, b, c, m, n, k, num_warps=8)
+    _dot[(1,)](a, b, c, m, n, k, min(k, STEP_K), num_warps=8)
     return c
 
 

@@ -11,10 +11,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from generator.errors import Finding, NoVariantError
-from generator.runtime.manifest import Entry, Manifest, Plan
+from generator.runtime.manifest import Entry, LayerPlan, Manifest
 from generator.runtime.problem import LayerProblem, Problem
 
 LOG = logging.getLogger("groupwise")
+MEMO = 4096  # distinct problems remembered; a server meets one per batch size
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class Choice:
 class LayerChoice:
     """One entry per stage of one plan; up and down share a row tile, hence one tile map."""
 
-    plan: Plan
+    plan: LayerPlan
     stages: Mapping[str, Choice]  # by operation
     block_m: int
 
@@ -73,11 +74,16 @@ def select_layer(problem: LayerProblem, manifest: Manifest) -> LayerChoice:
 
     Raises NoVariantError where a stage has no entry, or up and down have none of a common row tile.
     """
-    known = manifest.choices.get(problem)
+    known: LayerChoice | None = manifest.choices.get(problem)
     if known is None:
+        if len(manifest.choices) >= MEMO:
+            manifest.choices.clear()
         known = manifest.choices[problem] = _select_layer(problem, manifest)
-        for operation, choice in known.stages.items():
-            LOG.info("%s: %s %s: %s", problem, operation, choice.entry.name, choice.why)
+        for choice in known.stages.values():
+            told = f"{choice.entry.contract}: {choice.entry.name}: {choice.why}"
+            if told not in manifest.logged:
+                manifest.logged.add(told)
+                LOG.info("%s, first for %s", told, problem)
     return known
 
 
@@ -91,7 +97,7 @@ def _select_layer(problem: LayerProblem, manifest: Manifest) -> LayerChoice:
     raise NoVariantError(findings)
 
 
-def _realise(plan: Plan, problem: LayerProblem, manifest: Manifest) -> LayerChoice:
+def _realise(plan: LayerPlan, problem: LayerProblem, manifest: Manifest) -> LayerChoice:
     names = plan.tokens if problem.start == "tokens" else plan.rows
     by_operation = {manifest.contracts[name]["operation"]: name for name in names}
     stages: dict[str, Choice] = {}
@@ -129,4 +135,5 @@ def _refusals(problem: Problem, manifest: Manifest) -> list[Finding]:
             if not condition.holds(problem.sizes()):
                 what = condition.failure(problem.sizes())
                 findings.append(Finding(where, what, "pad the layer, or split the call"))
-    return findings
+    banned = Finding(problem.contract, "stands in no selection table", build)
+    return findings or [banned]

@@ -22,7 +22,8 @@ def canonical_text(subject: Frozen) -> str:
 
 def digest(subject: Frozen) -> str:
     """Twelve hex digits of the meaning: comments and layout of the YAML do not count."""
-    return hashlib.sha256(canonical_text(subject).encode()).hexdigest()[:12]
+    data = json.dumps(subject.model_dump(mode="json", by_alias=True), sort_keys=True)
+    return hashlib.sha256(data.encode()).hexdigest()[:12]
 
 
 def json_schema() -> str:

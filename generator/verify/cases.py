@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from fnmatch import fnmatch
 from math import lcm
 
@@ -97,7 +97,14 @@ def _named(manifest: Manifest, text: str) -> Iterator[tuple[Layer, Shape]]:
         return
     sizes = _sizes(manifest, text)
     for layer in manifest.layers.values():
-        yield layer, sizes
+        if _divides(layer, sizes):
+            yield layer, sizes
+
+
+def _divides(layer: Layer, sizes: Shape) -> bool:
+    """Whether the groups of a layer divide a shape; another layer of the manifest may fit it."""
+    groups = ((sizes.hidden, layer.up_group), (sizes.intermediate, layer.down_group))
+    return all(k % (group or 1) == 0 for k, group in groups)
 
 
 def _sizes(manifest: Manifest, text: str) -> Shape:
@@ -108,7 +115,17 @@ def _sizes(manifest: Manifest, text: str) -> Shape:
         models = ", ".join(manifest.models) or "none in this manifest"
         fix = f"name a model ({models}) or write {','.join(f'{key}=N' for key in keys)}"
         raise LaunchError(Finding("--shape", f"`{text}` is no shape", fix))
-    return Shape(**{key: int(value) for key, value in given.items()})
+    shape = Shape(**{key: int(value) for key, value in given.items()})
+    low = [key for key in keys if getattr(shape, key) < 1]
+    findings = [Finding("--shape", f"{key} = 0", "use 1 or more") for key in low]
+    if not shape.experts <= shape.global_experts or not shape.top_k <= shape.global_experts:
+        what = (
+            f"{shape.experts} local experts, top_k {shape.top_k} of {shape.global_experts} experts"
+        )
+        findings.append(Finding("--shape", what, "keep both at most global_experts"))
+    if findings:
+        raise LaunchError(findings)
+    return shape
 
 
 def least_shape(layer: Layer, manifest: Manifest) -> Shape:
@@ -129,7 +146,3 @@ def least_shape(layer: Layer, manifest: Manifest) -> Shape:
                     else:
                         intermediate = lcm(intermediate, each.by)
     return Shape(3, 5, 2, hidden, intermediate, 20)
-
-
-def with_tokens(case: Case, tokens: int) -> Case:
-    return replace(case, shape=replace(case.shape, tokens=tokens))

@@ -8,14 +8,28 @@ from pathlib import Path
 
 import torch
 
+from generator.errors import Finding, LaunchError
 from generator.runtime import interpreter
-from generator.runtime.layer import run_rows, run_tokens
+from generator.runtime.device import targets_for
+from generator.runtime.layer import (
+    rows_problem,
+    run_rows,
+    run_tokens,
+    tokens_problem,
+    workspace_bytes,
+)
 from generator.runtime.manifest import Manifest, load
 from generator.runtime.pack import pack
 from generator.verify.cases import Case, cases
 from generator.verify.compare import Comparison
 from generator.verify.inputs import seed_state, sorted_rows, tokens
-from generator.verify.stages import Checked, check_stages, check_variants
+from generator.verify.stages import (
+    Checked,
+    check_stages,
+    check_variants,
+    poisoned,
+    poisoned_bytes,
+)
 
 
 def verify(
@@ -36,6 +50,9 @@ def verify(
             small=interpreter.active(),
         )
     )  # fmt: skip
+    if not todo:
+        what = f"nothing in {manifest.directory} fits --shape and --contract"
+        raise LaunchError(Finding("verify", what, "`--all` alone runs everything there is"))
     where = "Triton's CPU interpreter"
     if device.type == "cuda":
         where = torch.cuda.get_device_name(device)
@@ -58,10 +75,27 @@ def _calls(case: Case, manifest: Manifest, device: torch.device, seed: int) -> I
     """The layer from tokens with ids, and from sorted rows: the same batch."""
     packed = pack(seed_state(case.layer, case.shape, device, seed), case.layer)
     batch = tokens(case.layer, case.shape, device, seed)
-    run = run_tokens(packed, batch.hidden, batch.ids, batch.weights, manifest)
+    problem = tokens_problem(packed, *batch.ids.shape, targets_for(device, manifest))
+    run = run_tokens(
+        packed,
+        batch.hidden,
+        batch.ids,
+        batch.weights,
+        manifest,
+        out=poisoned(batch.hidden),
+        workspace=poisoned_bytes(workspace_bytes(problem, manifest), device),
+    )
     yield Checked(packed, case.layer, run, batch.hidden, ids=batch.ids, weights=batch.weights)
     rows, counts = sorted_rows(batch, case.shape.experts)
-    run = run_rows(packed, rows, counts, manifest)
+    problem = rows_problem(packed, rows.shape[0], targets_for(device, manifest))
+    run = run_rows(
+        packed,
+        rows,
+        counts,
+        manifest,
+        out=poisoned(rows),
+        workspace=poisoned_bytes(workspace_bytes(problem, manifest), device),
+    )
     yield Checked(packed, case.layer, run, rows, counts=counts)
 
 

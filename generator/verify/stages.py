@@ -9,7 +9,7 @@ from functools import cached_property
 import torch
 
 from generator.runtime import launch, reference
-from generator.runtime.device import current
+from generator.runtime.device import current, runs
 from generator.runtime.device_exp import device_exp_table
 from generator.runtime.layer import LayerRun
 from generator.runtime.manifest import Entry, Layer, Manifest
@@ -143,6 +143,15 @@ class Checked:
         return self.run.buffers | {last: self.run.out}
 
 
+def poisoned(like: torch.Tensor) -> torch.Tensor:
+    """Storage full of a pattern that no result has: what a kernel leaves unwritten shows."""
+    return torch.full_like(like.contiguous().view(torch.uint8), POISON).view(like.dtype)
+
+
+def poisoned_bytes(count: int, device: torch.device) -> torch.Tensor:
+    return torch.full((count,), POISON, dtype=torch.uint8, device=device)
+
+
 def check_stages(checked: Checked) -> Iterator[Comparison]:
     """The stages of one call, in launch order."""
     chosen = checked.run.choice
@@ -158,7 +167,8 @@ def check_variants(checked: Checked, manifest: Manifest) -> Iterator[Comparison]
     for operation, choice in checked.run.choice.stages.items():
         problem = checked.run.problem.problem(choice.entry.contract, operation)
         for entry in manifest.by_contract[choice.entry.contract]:
-            if all(each.holds(problem.sizes()) for each in entry.requires):
+            startable = runs(manifest.targets[entry.target], checked.hidden.device)
+            if startable and all(each.holds(problem.sizes()) for each in entry.requires):
                 yield check_entry(checked, entry, operation)
 
 
@@ -166,8 +176,7 @@ def check_entry(checked: Checked, entry: Entry, operation: str) -> Comparison:
     """One entry against the oracle, on the inputs that its stage really had."""
     block_m = entry.block_m if operation in ("up", "down") else checked.run.choice.block_m
     assert block_m is not None
-    got = {name: torch.full_like(each.view(torch.uint8), POISON).view(each.dtype)
-           for name, each in checked.written().items()}  # fmt: skip
+    got = {name: poisoned(each) for name, each in checked.written().items()}
     route = entry if operation == "route" else checked.run.choice["route"].entry
     _route(checked, route, got, block_m)
     with current(checked.hidden.device):

@@ -15,7 +15,10 @@ import triton.language as tl
 BLOCK_N = tl.constexpr(64)  # columns per program
 
 
-@triton.jit(do_not_specialize=["top_k", "n_tiles"])
+@triton.jit(
+    do_not_specialize=["top_k", "n_tiles"],
+    do_not_specialize_on_alignment=["weight_ptr"],
+)
 def combine_fp16_v1_portable_n64_w1s1(
     y_ptr,  # fp16 [rows, N], rows sorted by expert
     slot_row_ptr,  # int32 [tokens * top_k], row of each slot, -1 where no expert owns it

@@ -16,7 +16,10 @@ CHUNK = tl.constexpr(1024)  # slots, rows or tiles per step
 EXPERT_BINS = tl.constexpr(1024)  # at least the number of experts
 
 
-@triton.jit(do_not_specialize=["rows", "experts", "block_m", "tiles"])
+@triton.jit(
+    do_not_specialize=["rows", "experts", "block_m", "tiles"],
+    do_not_specialize_on_alignment=["count_ptr"],
+)
 def route_counts_v1_portable_m1024n1024_w4s1(
     count_ptr,  # int32 [experts], rows of each expert; negative counts are 0
     row_expert_ptr,  # int32 [rows], -1 past the last expert's rows

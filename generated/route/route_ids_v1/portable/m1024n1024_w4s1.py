@@ -16,7 +16,10 @@ CHUNK = tl.constexpr(1024)  # slots, rows or tiles per step
 EXPERT_BINS = tl.constexpr(1024)  # at least the number of experts
 
 
-@triton.jit(do_not_specialize=["rows", "experts", "first_expert", "block_m", "tiles"])
+@triton.jit(
+    do_not_specialize=["rows", "experts", "first_expert", "block_m", "tiles"],
+    do_not_specialize_on_alignment=["id_ptr"],
+)
 def route_ids_v1_portable_m1024n1024_w4s1(
     id_ptr,  # int32 or int64 [rows], expert of each slot, numbered over all ranks
     slot_row_ptr,  # int32 [rows], sorted row of each slot, -1 where no expert owns it
