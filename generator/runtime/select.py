@@ -80,10 +80,9 @@ def select_layer(problem: LayerProblem, manifest: Manifest) -> LayerChoice:
             manifest.choices.clear()
         known = manifest.choices[problem] = _select_layer(problem, manifest)
         for choice in known.stages.values():
-            told = f"{choice.entry.contract}: {choice.entry.name}: {choice.why}"
-            if told not in manifest.logged:
-                manifest.logged.add(told)
-                LOG.info("%s, first for %s", told, problem)
+            if choice.entry.symbol not in manifest.logged:
+                manifest.logged.add(choice.entry.symbol)
+                LOG.info("%s: %s; first for %s", choice.entry.symbol, choice.why, problem)
     return known
 
 

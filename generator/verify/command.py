@@ -75,7 +75,9 @@ def _calls(case: Case, manifest: Manifest, device: torch.device, seed: int) -> I
     """The layer from tokens with ids, and from sorted rows: the same batch."""
     packed = pack(seed_state(case.layer, case.shape, device, seed), case.layer)
     batch = tokens(case.layer, case.shape, device, seed)
-    problem = tokens_problem(packed, *batch.ids.shape, targets_for(device, manifest))
+    problem = tokens_problem(
+        packed, case.shape.tokens, case.shape.top_k, targets_for(device, manifest)
+    )
     run = run_tokens(
         packed,
         batch.hidden,

@@ -77,7 +77,7 @@ def test_one_compile_serves_every_batch(layer: Layer, manifest: Manifest) -> Non
     for count in (1, 2, 3, 16, 17, 31, 48):
         call(Tokens(batch.hidden[:count], batch.ids[:count], batch.weights[:count]))
     for entry in manifest.entries:
-        if "module" in vars(entry):
+        if "module" in vars(entry) and not entry.contract.startswith("route_ids"):
             for cache, *_ in entry.kernel.device_caches.values():
                 assert len(cache) <= 1, entry.symbol
     assert packed.experts == 8

@@ -25,14 +25,12 @@ from tests.lower.conftest import (
     shipped_layers,
 )
 
-ONE_DOWN = Selection(contracts=("down_w8g320_a8_bf16_v*",), targets=("portable",))
 
-
-def with_a_second_spec(**changes: object) -> Program:
-    """Lower one down GEMM of the shipped spec and of a copy with other fields."""
+def with_a_second_spec(contract: str = "down_w8g320_a8_bf16_v*", **changes: object) -> Program:
+    """Lower one contract of the shipped spec and of a copy with other fields, for one target."""
     second = SPEC.model_copy(update={"name": "second", **changes})
     specs = SHIPPED.model_copy(update={"specs": (SPEC, second)})
-    return program(specs, ONE_DOWN)
+    return program(specs, Selection(contracts=(contract,), targets=("portable",)))
 
 
 @pytest.mark.parametrize(
@@ -118,18 +116,31 @@ def handed_over(each: LayerContract, stages: dict[str, Contract]) -> None:
     assert (up.group_k, down.group_k) == (each.up_group, each.down_group)
 
 
+OTHER_GROUPS = SPEC.weights.model_copy(update={"group_k": (1024,)})
+
+
 def test_two_specs_may_share_a_contract() -> None:
-    assert [plan.contract.name for plan in with_a_second_spec().plans] == ["down_w8g320_a8_bf16_v1"]
+    built = with_a_second_spec("combine_bf16_v1", weights=OTHER_GROUPS)
+    assert [plan.contract.name for plan in built.plans] == ["combine_bf16_v1"]
 
 
-def test_two_specs_of_other_meaning_under_one_name_are_refused() -> None:
+def test_two_specs_of_one_layer_are_refused() -> None:
     with pytest.raises(BuildError) as caught:
-        with_a_second_spec(weights=SPEC.weights.model_copy(update={"scale": "fp16"}))
-    text = str(caught.value)
-    assert text.startswith("[build] down_w8g320_a8_bf16_v1: two contracts of one name: {")
-    assert "'scale': 'bf16'" in text
-    assert "'scale': 'fp16'" in text
-    assert text.endswith("; raise `version` in one of the specs")
+        with_a_second_spec()
+    assert str(caught.value) == (
+        "[build] specs w8a8 and second: both describe layer_w8g32_a8_swiglu_bf16_v1 and 191 more"
+        " layers; raise `version` in one of them, or change an axis that names show"
+    )
+
+
+def test_two_specs_of_other_limits_under_one_name_are_refused() -> None:
+    limits = SPEC.limits.model_copy(update={"rows": 4096})
+    with pytest.raises(BuildError) as caught:
+        with_a_second_spec("combine_bf16_v1", weights=OTHER_GROUPS, limits=limits)
+    assert str(caught.value) == (
+        "[build] combine_bf16_v1: specs w8a8 and second differ in limits under one name;"
+        " raise `version` in one of them"
+    )
 
 
 def test_another_version_tells_two_meanings_apart() -> None:

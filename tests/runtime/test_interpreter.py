@@ -35,6 +35,16 @@ def test_the_users_choice_is_kept() -> None:
     assert run(code, TRITON_INTERPRET="0").stdout == "0\n"
 
 
+@pytest.mark.parametrize("yes", ["1", "true", "ON", "yes"])
+def test_every_word_that_triton_takes_for_yes_gives_exact_arithmetic(yes: str) -> None:
+    code = (
+        "import generator.runtime, triton.knobs as k;"
+        "from triton.runtime import interpreter as i;"
+        "print(k.runtime.interpret, i.InterpreterBuilder.create_fma.__module__)"
+    )
+    assert run(code, TRITON_INTERPRET=yes).stdout == "True generator.runtime.interpreter\n"
+
+
 def test_triton_imported_too_early_is_a_clear_error() -> None:
     result = run("import triton, generator.runtime")
     assert result.returncode == 1

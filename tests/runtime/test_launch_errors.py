@@ -101,3 +101,56 @@ def test_output_is_written_in_place(layer: Small) -> None:
     out = torch.full_like(layer.batch.hidden, float("nan"))
     run = layer.tokens(out=out)
     assert run.out is out and torch.isfinite(out).all()
+
+
+def refused_weights(layer: Small, **changes: object) -> str:
+    return refused(layer, packed=replace(layer.packed, **changes))
+
+
+def test_weights_must_be_what_their_facts_say(layer: Small) -> None:
+    packed = layer.packed
+    assert "up_weight: has shape [4, 256, 128]; pass [8, 256, 128]" in refused_weights(
+        layer, experts=8
+    )
+    short = packed.up_scale[:, :, :128].contiguous()
+    assert "up_scale: has shape [4, 1, 128]; pass [4, 1, 256]" in refused_weights(
+        layer, up_scale=short
+    )
+    wide = packed.down_scale.float()
+    assert "down_scale: is torch.float32; pass torch.bfloat16" in refused_weights(
+        layer, down_scale=wide
+    )
+    strided = torch.ones(4, 256, device=packed.up_weight.device)[:, ::2]
+    assert "up_inv_smooth: is not contiguous" in refused_weights(layer, up_inv_smooth=strided)
+    assert "down_weight: is on meta" in refused_weights(
+        layer, down_weight=packed.down_weight.to("meta")
+    )
+
+
+def test_the_first_expert_must_leave_ids_in_int32(layer: Small) -> None:
+    assert "first_expert: -1 is no id that 4 local experts can start at" in refused(
+        layer, first_expert=-1
+    )
+    assert f"use 0 .. {2**31 - 5}" in refused(layer, first_expert=2**31 - 2)
+    ids = torch.full_like(layer.batch.ids, -(2**31)).to(torch.int32)
+    assert not layer.tokens(ids=ids, first_expert=2**31 - 5).out.any()
+
+
+def test_hidden_states_start_at_16_bytes(layer: Small) -> None:
+    storage = torch.zeros(10 * 128 + 4, dtype=torch.bfloat16, device=layer.batch.hidden.device)
+    hidden = storage[4:].view(10, 128)
+    message = refused(layer, hidden=hidden)
+    assert message.endswith("multiple of 16 bytes; pass hidden.clone()")
+
+
+def test_output_and_workspace_are_apart(layer: Small) -> None:
+    needed = workspace_bytes(layer.tokens().problem, layer.manifest)
+    workspace = torch.empty(needed, dtype=torch.uint8, device=layer.batch.hidden.device)
+    out = workspace[: 10 * 128 * 2].view(torch.bfloat16).view(10, 128)
+    message = refused(layer, out=out, workspace=workspace)
+    assert "out: overlaps workspace; pass memory of its own" in message
+
+
+def test_output_may_be_the_hidden_states(layer: Small) -> None:
+    want, hidden = layer.tokens().out, layer.batch.hidden.clone()
+    assert torch.equal(layer.tokens(hidden=hidden, out=hidden).out, want)

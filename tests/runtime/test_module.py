@@ -82,6 +82,32 @@ def test_weights_can_be_assigned_to_a_module_without_storage(
     assert torch.equal(got, layer.tokens().out)
 
 
+def test_a_module_without_storage_loads_and_runs_nothing(
+    layer: Small, device: torch.device
+) -> None:
+    module = QuantExperts(LAYER, **SIZES, device="meta")
+    seed = seed_state(layer.layer, layer.shape, device, seed=0)
+    with pytest.raises(RuntimeError, match="has no storage; pass assign=True"):
+        module.load_state_dict(seed)
+    batch = layer.batch
+    with pytest.raises(LaunchError, match="load the weights, on one device"):
+        module.forward_tokens(batch.hidden, batch.ids, batch.weights)
+
+
+def test_experts_load_whole_or_not_at_all(layer: Small, device: torch.device) -> None:
+    seed = seed_state(layer.layer, layer.shape, device, seed=0)
+    del seed["up_proj_weight_scale"]
+    module = QuantExperts(LAYER, **SIZES, device=device)
+    with pytest.raises(RuntimeError, match="experts load whole or not at all"):
+        module.load_state_dict(seed, strict=False)
+
+
+def test_a_shard_stays_a_shard(layer: Small, device: torch.device) -> None:
+    wide = Shape(4, 4, 2, 128, 256, 1)
+    packed = pack(seed_state(layer.layer, wide, device, seed=0), layer.layer, shard=(1, 2))
+    assert QuantExperts.from_packed(packed).packed().shard == (1, 2)
+
+
 def test_copies_share_the_manifest(layer: Small, experts: QuantExperts) -> None:
     batch = layer.batch
     want = experts.forward_tokens(batch.hidden, batch.ids, batch.weights)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -99,6 +100,24 @@ def test_foreign_and_damaged_files_are_refused(tmp_path: Path) -> None:
         load_packed(damaged)
     with pytest.raises(PackError, match="cannot be read"):
         load_packed(tmp_path / "missing.safetensors")
+
+
+def test_files_with_other_facts_are_refused(tmp_path: Path) -> None:
+    of = layer()
+    packed = pack(state(of), of)
+    for facts in ({"layer": of.name}, {"layer": 1, "layout": 1}, []):
+        metadata = {"groupwise": json.dumps(facts)}
+        save_file(packed.tensors(), str(tmp_path / "facts.safetensors"), metadata=metadata)
+        with pytest.raises(PackError, match="holds no packed experts"):
+            load_packed(tmp_path / "facts.safetensors")
+    with pytest.raises(PackError, match="cannot be written"):
+        save(packed, tmp_path / "no" / "folder.safetensors")
+
+
+def test_no_tensors_are_refused() -> None:
+    assert refused(layer(), state(layer()) | {"up_proj_weight": [1]}) == [
+        "[pack] up_proj_weight: is no tensor; pass tensors"
+    ]
 
 
 def test_another_layout_version_is_refused(tmp_path: Path) -> None:

@@ -90,10 +90,13 @@ def test_each_distinct_choice_is_logged_once(
     shipped: Manifest, caplog: pytest.LogCaptureFixture
 ) -> None:
     shipped.choices.clear()
+    shipped.logged.clear()
     with caplog.at_level(logging.INFO, logger="groupwise"):
-        for _ in range(3):
-            select_layer(layer_problem(77), shipped)
-    assert len([each for each in caplog.records if " up " in each.getMessage()]) == 1
+        for rows in (77, 77, 78, 200):
+            select_layer(layer_problem(rows), shipped)
+    told = [each.getMessage() for each in caplog.records if each.getMessage().startswith("up_")]
+    assert len(told) == 1
+    assert "rank 1 of" in told[0] and "first for LayerProblem(" in told[0]
 
 
 def test_every_band_names_entries_that_exist(shipped: Manifest) -> None:

@@ -19,7 +19,7 @@ def gates(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
     """Integers and powers of two whose products are all values of a 16-bit dtype."""
     significand = {torch.bfloat16: 256, torch.float16: 2048}[dtype]
     exponents = {torch.bfloat16: range(-133, 121), torch.float16: range(-24, 6)}[dtype]
-    scales = [2.0**each for each in exponents] + [float("inf"), float("nan")]
+    scales = [2.0**each for each in exponents] + [2.0**-149, float("inf"), float("nan")]
     return torch.arange(-significand, significand), torch.tensor(scales, dtype=torch.float32)
 
 
@@ -63,7 +63,6 @@ def test_all_gates(built: Manifest, device: torch.device, name: str) -> None:
     reached = set((gate.view(torch.int16)[~torch.isnan(gate)]).flatten().tolist())
     everything = reference.all_patterns(dtype, device)
     everything = everything[~torch.isnan(everything)]
-    negative_zero = -(2**15)  # an integer sum times a positive scale is never -0
-    assert set(everything.view(torch.int16).tolist()) - reached == {negative_zero}
+    assert set(everything.view(torch.int16).tolist()) <= reached
     table = reference.exp_table(dtype, device)
     assert differing_bits(out, reference.swiglu(y, dtype, torch.float32, table)) == 0
