@@ -245,9 +245,10 @@ def _largest(integer_format: str) -> float:
 
 def _route(variant: Variant, contract: RouteContract) -> Context:
     design = variant.design
-    arguments = ["rows", "experts", "first_expert", "block_m", "tiles"]
-    if contract.source == "counts":
-        arguments.remove("first_expert")
+    arguments = {
+        "ids": ["slots", "experts", "first_expert", "block_m", "tiles"],
+        "counts": ["rows", "experts", "block_m", "tiles"],
+    }[contract.source]
     return {
         "runtime_arguments": _names(arguments),
         "unaligned": _names(["id_ptr" if contract.source == "ids" else "count_ptr"]),

@@ -19,6 +19,15 @@ from generator.lower.walk import Walk
 LINE_BYTES = 128
 SHORT_ROW_EXPONENT = 0.69
 
+# Estimates, not measurements: they only have to order designs.
+PROMOTIONS_PER_US = (
+    2000  # sums that one thread converts and scales: two instructions at 1.7 GHz, half hidden
+)
+WARP_ACCESS_BYTES = 512  # one 16-byte access of each of 32 lanes
+TURN_US = 0.02  # a further access of the same warp, once the first is under way
+ROW_STEP_LATENCIES = 0.25  # of a row-wise step: the second pass hits the cache, warps overlap
+ROW_ELEMENT_BYTES = 4  # read and written per element: 16-bit in, 8-bit out, or 16 and 16
+
 
 @dataclass(frozen=True, slots=True)
 class Shape:
@@ -45,6 +54,7 @@ class Cost:
     memory_us: float
     cache_us: float
     math_us: float
+    chain_us: float  # loads that wait for one another within a program
     total_us: float
 
 
@@ -88,28 +98,30 @@ def gemm_cost(variant: Variant, shape: Shape) -> Cost:
     )
     operations = 2 * row_tiles * design.block_m * columns * shape.k
 
-    # The last wave is as long as a full one; within a wave each processor works on its resident
-    # programs.
-    per_processor = waves * resident if programs > figures.processors else 1
-    math_us = operations / programs * per_processor / figures.dot_ops_per_us
-    in_flight = min(programs, figures.processors * resident) * variant.shared_bytes
-    dram = min(float(figures.dram_bytes_per_us), in_flight / figures.load_latency_us)
-    memory_us = bytes_moved / (dram * _row_efficiency(variant.walk, weight_bytes))
+    bandwidth = figures.dram_bytes_per_us * _row_efficiency(variant.walk, weight_bytes)
+    memory_us = bytes_moved / bandwidth
     cache_us = programs * tile_bytes / figures.cache_bytes_per_us
-    # One group's promotion waits for its dots: the scaling cannot hide behind the next group's
-    # loads.
-    steps = shape.k / variant.unit_k * waves
-    promotion_us = (
-        steps * design.block_m * design.block_n * gemm.weight_tiles / (variant.threads * 2e3)
+    # The busiest processor's share; the last one takes as long as a full one.
+    share = ceil(programs / figures.processors)
+    math_us = operations / programs * share / figures.dot_ops_per_us
+    # Little's law: a program has its stages' bytes in flight, and waits a latency for each such
+    # load.
+    chain_us = waves * figures.load_latency_us * (1 + tile_bytes / variant.shared_bytes)
+    # One group's promotion waits for its dots: it cannot hide behind the next group's loads.
+    promotions = design.block_m * design.block_n * gemm.weight_tiles * (groups if groups > 1 else 0)
+    promotion_us = share * promotions / PROMOTIONS_PER_US
+    busy_us = max(memory_us, cache_us, math_us, chain_us)
+    return Cost(
+        programs=programs,
+        waves=waves,
+        bytes_moved=bytes_moved,
+        operations=operations,
+        memory_us=memory_us,
+        cache_us=cache_us,
+        math_us=math_us,
+        chain_us=chain_us,
+        total_us=figures.launch_us + busy_us + promotion_us,
     )
-    fill_us = figures.load_latency_us * waves
-    total_us = (
-        figures.launch_us
-        + fill_us
-        + max(memory_us, cache_us, math_us)
-        + promotion_us * (groups > 1)
-    )
-    return Cost(programs, waves, bytes_moved, operations, memory_us, cache_us, math_us, total_us)
 
 
 def row_cost(variant: Variant, shape: Shape) -> Cost:
@@ -119,24 +131,34 @@ def row_cost(variant: Variant, shape: Shape) -> Cost:
     if design.block_k is not None:  # quantize: a program owns rows and walks K twice
         programs = ceil(rows / (design.block_m or 1))
         steps, width = 2 * ceil(shape.k / design.block_k), design.block_k * (design.block_m or 1)
-        bytes_moved = rows * shape.k * 4
+        bytes_moved = rows * shape.k * ROW_ELEMENT_BYTES
     else:  # combine: a program owns columns of one row
         programs = rows * (shape.n // (design.block_n or 1))
         steps, width = 2, design.block_n or 1
-        bytes_moved = rows * shape.n * 4
+        bytes_moved = rows * shape.n * ROW_ELEMENT_BYTES
     resident = resident_programs(variant)
     waves = ceil(programs / (figures.processors * resident))
-    # A warp moves 512 bytes an instruction; narrower steps leave lanes idle, wider ones take turns.
-    turns = max(1.0, width * 4 / (design.warps * 512))
-    chain_us = waves * steps * (figures.load_latency_us / 4 + turns * 0.02)
+    # Narrow steps leave lanes idle, wide ones take turns.
+    turns = max(1.0, width * ROW_ELEMENT_BYTES / (design.warps * WARP_ACCESS_BYTES))
+    step_us = figures.load_latency_us * ROW_STEP_LATENCIES + turns * TURN_US
+    chain_us = waves * steps * step_us
     memory_us = bytes_moved / figures.dram_bytes_per_us
-    total_us = figures.launch_us + max(memory_us, chain_us)
-    return Cost(programs, waves, bytes_moved, 0, memory_us, chain_us, 0.0, total_us)
+    return Cost(
+        programs=programs,
+        waves=waves,
+        bytes_moved=bytes_moved,
+        operations=0,
+        memory_us=memory_us,
+        cache_us=0.0,
+        math_us=0.0,
+        chain_us=chain_us,
+        total_us=figures.launch_us + max(memory_us, chain_us),
+    )
 
 
 def cost(variant: Variant, shape: Shape) -> Cost:
     if variant.gemm:
         return gemm_cost(variant, shape)
     if variant.contract.operation == "route":
-        return Cost(1, 1, 0, 0, 0.0, 0.0, 0.0, variant.target.cost.launch_us)
+        return Cost(1, 1, 0, 0, 0.0, 0.0, 0.0, 0.0, variant.target.cost.launch_us)
     return row_cost(variant, shape)

@@ -66,7 +66,12 @@ def _shared_memory(variant: Variant) -> str | None:
     limit = variant.target.shared_memory
     if variant.shared_bytes <= limit:
         return None
-    return f"{variant.shared_bytes} bytes of shared memory > {limit}; use fewer stages or less K"
+    stage = variant.shared_bytes // variant.design.stages
+    most = limit // stage
+    nearest = (
+        f"at most {most} stages fit" if most else f"one stage takes {stage}: use smaller tiles"
+    )
+    return f"{variant.shared_bytes} bytes of shared memory > {limit}; {nearest}"
 
 
 def _accumulator_registers(variant: Variant) -> str | None:
@@ -79,9 +84,10 @@ def _accumulator_registers(variant: Variant) -> str | None:
         ("results", results, gated),
     ):
         if held + beside > limit:
+            room = max(limit - beside, 1)
+            warps = 1 << (-(-held * variant.design.warps // room) - 1).bit_length()
             return (
-                f"{held} registers of {what} + {beside} > {limit} a thread;"
-                " use more warps or a smaller tile"
+                f"{held} registers of {what} + {beside} > {limit} a thread; {warps} warps hold it"
             )
     return None
 
@@ -94,7 +100,8 @@ def _warp_work(variant: Variant) -> str | None:
     if sums >= LEAST_WARP_SUMS:
         return None
     most = design.block_m * design.block_n // LEAST_WARP_SUMS
-    return f"{sums} outputs a warp < {LEAST_WARP_SUMS}; use at most {most} warps"
+    nearest = f"use at most {most} warps" if most else f"use tiles of {LEAST_WARP_SUMS} or more"
+    return f"{sums} outputs a warp < {LEAST_WARP_SUMS}; {nearest}"
 
 
 def _strategy_on_target(variant: Variant) -> str | None:
@@ -119,10 +126,12 @@ def _accept_multiples(variant: Variant) -> str | None:
     if promise == "none":
         return None
     if design.block_n and variant.contract.operation != "route" and promise.n % design.block_n:
-        return f"block_n {design.block_n} does not divide {promise.n}; use at most {promise.n}"
+        most = promise.n & -promise.n  # the largest power of two that divides it
+        return f"block_n {design.block_n} does not divide {promise.n}; use at most {most}"
     channel = variant.gemm is not None and variant.gemm.group_k is None
     if design.block_k and channel and promise.k % design.block_k:
-        return f"block_k {design.block_k} does not divide {promise.k}; use at most {promise.k}"
+        most = promise.k & -promise.k
+        return f"block_k {design.block_k} does not divide {promise.k}; use at most {most}"
     return None
 
 

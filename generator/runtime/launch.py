@@ -1,4 +1,4 @@
-"""Launch emitted modules: one function per operation, on the inputs' device and its current stream.
+"""Launch emitted modules: one function per operation, on the current device and stream.
 
 The caller owns every tensor; nothing is allocated and nothing is read back. Shapes and types are
 checked one level up, in `layer.py`.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from generator.lower.cost import Cost, Shape, cost, resident_programs
@@ -105,14 +105,9 @@ def test_more_rows_never_count_less(built: Program, data: st.DataObject) -> None
 
 @settings(deadline=None, derandomize=True, max_examples=300)
 @given(st.data())
-def test_more_rows_of_one_grid_or_of_a_full_device_never_cost_less(
-    built: Program, data: st.DataObject
-) -> None:
+def test_more_rows_never_cost_less(built: Program, data: st.DataObject) -> None:
     variant, fewer, more = grown(built, data)
     low, high = cost(variant, fewer), cost(variant, more)
-    full = variant.target.cost.processors * resident_programs(variant)
-    # A GEMM's grid that grows on a device with room keeps more loads in flight.
-    assume(variant.gemm is None or low.programs == high.programs or low.programs >= full)
     assert low.total_us <= high.total_us * ROUNDING
 
 

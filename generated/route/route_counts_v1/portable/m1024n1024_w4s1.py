@@ -47,9 +47,9 @@ def route_counts_v1_portable_m1024n1024_w4s1(
     own_rows = tl.sum(tl.where(bins == expert, length, 0), axis=0)
     own_rows = tl.where(is_last, rows - first_row, own_rows)
     for chunk in range((own_rows + CHUNK - 1) // CHUNK):
-        row = chunk * CHUNK + steps
-        own = row < own_rows
-        tl.store(row_expert_ptr + first_row + row, tl.where(own, owner, -1), mask=own)
+        offset = chunk * CHUNK + steps
+        own = offset < own_rows
+        tl.store(row_expert_ptr + first_row + offset, tl.where(own, owner, -1), mask=own)
 
     # Tiles left over cover the rows past the last expert, then nothing.
     stop = first_row + own_rows

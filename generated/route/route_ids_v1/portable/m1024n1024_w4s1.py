@@ -17,18 +17,18 @@ EXPERT_BINS = tl.constexpr(1024)  # at least the number of experts
 
 
 @triton.jit(
-    do_not_specialize=["rows", "experts", "first_expert", "block_m", "tiles"],
+    do_not_specialize=["slots", "experts", "first_expert", "block_m", "tiles"],
     do_not_specialize_on_alignment=["id_ptr"],
 )
 def route_ids_v1_portable_m1024n1024_w4s1(
-    id_ptr,  # int32 or int64 [rows], expert of each slot, numbered over all ranks
-    slot_row_ptr,  # int32 [rows], sorted row of each slot, -1 where no expert owns it
+    id_ptr,  # int32 or int64 [slots], expert of each slot, numbered over all ranks
+    slot_row_ptr,  # int32 [slots], sorted row of each slot, -1 where no expert owns it
     row_slot_ptr,  # int32 [rows], slot of each sorted row
     row_expert_ptr,  # int32 [rows], -1 past the last expert's rows
     tile_expert_ptr,  # int32 [tiles], -1 past the last tile
     tile_start_ptr,  # int32 [tiles], first row
     tile_end_ptr,  # int32 [tiles], one past the last row
-    rows,  # slots: tokens * top_k
+    slots,  # tokens * top_k, as many as rows
     experts,
     first_expert,  # the id of local expert 0
     block_m,  # rows per tile
@@ -38,10 +38,10 @@ def route_ids_v1_portable_m1024n1024_w4s1(
     bins = tl.arange(0, EXPERT_BINS)
     steps = tl.arange(0, CHUNK)
     length = tl.zeros((EXPERT_BINS,), dtype=tl.int32)
-    for chunk in range((rows + CHUNK - 1) // CHUNK):
+    for chunk in range((slots + CHUNK - 1) // CHUNK):
         slot = chunk * CHUNK + steps
-        local = tl.load(id_ptr + slot, mask=slot < rows, other=-1) - first_expert
-        ok = (slot < rows) & (local >= 0) & (local < experts)
+        local = tl.load(id_ptr + slot, mask=slot < slots, other=-1) - first_expert
+        ok = (slot < slots) & (local >= 0) & (local < experts)
         length += tl.histogram(tl.where(ok, local, 0).to(tl.int32), EXPERT_BINS, mask=ok)
 
     # Programs 0 .. experts - 1 own an expert each; the last one owns the rows and tiles left over.
@@ -49,19 +49,19 @@ def route_ids_v1_portable_m1024n1024_w4s1(
     owner = tl.where(is_last, -1, expert)
     first_row = tl.sum(tl.where(bins < expert, length, 0), axis=0)
     own_rows = tl.sum(tl.where(bins == expert, length, 0), axis=0)
-    own_rows = tl.where(is_last, rows - first_row, own_rows)
+    own_rows = tl.where(is_last, slots - first_row, own_rows)
     for chunk in range((own_rows + CHUNK - 1) // CHUNK):
-        row = chunk * CHUNK + steps
-        own = row < own_rows
-        tl.store(row_expert_ptr + first_row + row, tl.where(own, owner, -1), mask=own)
+        offset = chunk * CHUNK + steps
+        own = offset < own_rows
+        tl.store(row_expert_ptr + first_row + offset, tl.where(own, owner, -1), mask=own)
 
     # Slots of one expert keep their order, so the sort is stable.
     next_row = first_row
-    for chunk in range((rows + CHUNK - 1) // CHUNK):
+    for chunk in range((slots + CHUNK - 1) // CHUNK):
         slot = chunk * CHUNK + steps
-        local = tl.load(id_ptr + slot, mask=slot < rows, other=-1) - first_expert
+        local = tl.load(id_ptr + slot, mask=slot < slots, other=-1) - first_expert
         absent = (local < 0) | (local >= experts)
-        own = (slot < rows) & tl.where(is_last, absent, local == expert)
+        own = (slot < slots) & tl.where(is_last, absent, local == expert)
         row = next_row + tl.cumsum(own.to(tl.int32), axis=0) - 1
         tl.store(slot_row_ptr + slot, tl.where(is_last, -1, row), mask=own)
         tl.store(row_slot_ptr + row, slot, mask=own)

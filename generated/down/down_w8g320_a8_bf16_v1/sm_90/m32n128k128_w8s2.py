@@ -15,15 +15,12 @@ import triton.language as tl
 GROUP_K = tl.constexpr(320)  # K elements that share one weight scale
 
 # Design: how this module computes it.
-BLOCK_M = tl.constexpr(16)  # rows per program
+BLOCK_M = tl.constexpr(32)  # rows per program
 BLOCK_N = tl.constexpr(128)  # columns per program
-BLOCK_K = tl.constexpr(128)  # K elements per dot
-WHOLE_TILES = tl.constexpr(2)  # dots of BLOCK_K in one group
-REST_K = tl.constexpr(64)  # K elements of a group after those
 
 
 @triton.jit(do_not_specialize=["n_tiles", "groups"])
-def down_w8g320_a8_bf16_v1_sm_80_m16n128k128_w4s4(
+def down_w8g320_a8_bf16_v1_sm_90_m32n128k128_w8s2(
     x_ptr,  # int8 [rows, K], rows sorted by expert
     x_scale_ptr,  # fp32 [rows]
     w_ptr,  # int8 [experts, N, K]
@@ -56,25 +53,24 @@ def down_w8g320_a8_bf16_v1_sm_80_m16n128k128_w4s4(
 
     acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
     for _ in range(groups):
-        # One group in exact tiles: 2 * 128 + 64.
-        total = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.int32)
-        for _ in range(WHOLE_TILES):
-            x = tl.load(x_ptrs + k128, mask=row_ok[:, None], other=0)
-            w = tl.trans(tl.load(w_ptrs + k128))
-            total = tl.dot(x, w, total, out_dtype=tl.int32)
-            x_ptrs += BLOCK_K
-            w_ptrs += BLOCK_K
-        x = tl.load(x_ptrs + k64, mask=row_ok[:, None], other=0)
-        w = tl.trans(tl.load(w_ptrs + k64))
-        total = tl.dot(x, w, total, out_dtype=tl.int32)
-        x_ptrs += REST_K
-        w_ptrs += REST_K
+        # One group in exact tiles: 128 + 128 + 64.
+        x0 = tl.load(x_ptrs + k128, mask=row_ok[:, None], other=0)
+        w0 = tl.trans(tl.load(w_ptrs + k128))
+        total = tl.dot(x0, w0, out_dtype=tl.int32)
+        x1 = tl.load(x_ptrs + 128 + k128, mask=row_ok[:, None], other=0)
+        w1 = tl.trans(tl.load(w_ptrs + 128 + k128))
+        total = tl.dot(x1, w1, total, out_dtype=tl.int32)
+        x2 = tl.load(x_ptrs + 256 + k64, mask=row_ok[:, None], other=0)
+        w2 = tl.trans(tl.load(w_ptrs + 256 + k64))
+        total = tl.dot(x2, w2, total, out_dtype=tl.int32)
         w_scale = tl.load(w_scale_ptrs).to(tl.float32)
         acc = tl.fma(total.to(tl.float32), w_scale[None, :], acc)
         w_scale_ptrs += N
+        x_ptrs += GROUP_K
+        w_ptrs += GROUP_K
 
     x_scale = tl.load(x_scale_ptr + rows, mask=row_ok, other=0.0)[:, None]
     tl.store(y_ptrs, (acc * x_scale).to(tl.bfloat16), mask=row_ok[:, None])
 
 
-OPTIONS = {"num_warps": 4, "num_stages": 4, "enable_fp_fusion": False}
+OPTIONS = {"num_warps": 8, "num_stages": 2, "enable_fp_fusion": False}
