@@ -87,7 +87,7 @@ def _accumulator_registers(variant: Variant) -> str | None:
             room = max(limit - beside, 1)
             warps = 1 << (-(-held * variant.design.warps // room) - 1).bit_length()
             return (
-                f"{held} registers of {what} + {beside} > {limit} a thread; {warps} warps hold it"
+                f"{held} registers of {what} + {beside} > {limit} a thread; {warps} warps hold them"
             )
     return None
 

@@ -23,6 +23,7 @@ ROW_UNIT = 32
 # group of 320 in three tiles spilled 56 bytes at 128 registers of sums (sm_90, Triton 3.9,
 # 2026-11-22).
 TILE_REGISTERS = 24
+UNROLLED_TILES = 4  # a group of more tiles is walked in a loop
 INT32 = 2**31  # offsets and counts are int32 in emitted kernels
 
 
@@ -95,7 +96,8 @@ class Variant:
         if self.gemm.group_k is None:
             return unrolled(self.design.block_k, self.design.block_k)
         whole = unrolled(self.gemm.group_k, self.design.block_k)
-        if len(whole.tiles) == 1 or self._staged_bytes(whole) <= self.target.shared_memory:
+        fits = self._staged_bytes(whole) <= self.target.shared_memory
+        if len(whole.tiles) == 1 or (fits and len(whole.tiles) <= UNROLLED_TILES):
             return whole
         return looped(self.gemm.group_k, self.design.block_k)
 
@@ -150,7 +152,8 @@ class Variant:
     def operand_registers(self) -> int:
         """Registers of one thread beside the sums: operand fragments, pointers, scales."""
         direct, block_m = self.target.shared_operands, self.design.block_m
-        more = TILE_REGISTERS * (len(self.walk.tiles) - 1) if self.gemm else 0
+        tiles = len(self.walk.tiles) if self.gemm else 0
+        more = TILE_REGISTERS * max(0, tiles - 1)
         if direct != "none" and block_m is not None and block_m >= direct.block_m:
             return direct.operand_registers + more
         return self.target.operand_registers + more

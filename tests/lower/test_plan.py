@@ -35,7 +35,7 @@ from tests.lower.conftest import (
 )
 
 SOURCES = (ShapeSource(experts=8, n=4096, k=4096),)
-EVEN_K = 1920  # a multiple of every group and tile that the models use
+EVEN_K = 3840  # a multiple of every group and tile that the models use
 LONG_K = EVEN_K * (SPEC.limits.k // EVEN_K + 1)
 LIST = (sys.executable, "-m", "generator", "list", "--target", "sm_90", "--contract", "*g128*")
 

@@ -83,25 +83,25 @@ CASES = (
     Case(
         "accumulator_registers",
         gemm(group=128, m=128, warps=4),
-        "128 registers of sums + 150 > 255 a thread; use more warps or a smaller tile",
+        "128 registers of sums + 174 > 255 a thread; 8 warps hold them",
         gemm(group=128, m=128, warps=8),
     ),
     Case(
         "accumulator_registers",
         gemm("up", m=128, shared_operands=SharedOperands(block_m=64, operand_registers=80)),
-        "128 registers of results + 130 > 255 a thread; use more warps or a smaller tile",
+        "128 registers of results + 130 > 255 a thread; 8 warps hold them",
         gemm("up", m=64, shared_operands=SharedOperands(block_m=64, operand_registers=80)),
     ),
     Case(
         "shared_memory",
         gemm(m=64, n=128, k=128, stages=3),
-        "73728 bytes of shared memory > 65536; use fewer stages or less K",
+        "73728 bytes of shared memory > 65536; at most 2 stages fit",
         gemm(m=64, n=128, k=128, stages=2),
     ),
     Case(  # too long to unroll: 128 + 128 in a loop with stages, 64 after it without
         "shared_memory",
         gemm(group=320, m=64, n=128, k=128, warps=8, stages=3),
-        "86016 bytes of shared memory > 65536; use fewer stages or less K",
+        "86016 bytes of shared memory > 65536; at most 2 stages fit",
         gemm(group=320, m=64, n=128, k=128, warps=8, stages=2),
     ),
 )

@@ -68,7 +68,7 @@ def test_other_layout_version(layer: Small) -> None:
 
 def test_shape_without_variant(shipped: Manifest, device: torch.device) -> None:
     odd = small(shipped, device, name="layer_w8gn_a8_swiglu_bf16_v1", intermediate=96)
-    with pytest.raises(NoVariantError, match=r"N = 96 is no multiple of \d+ \(nearest: "):
+    with pytest.raises(NoVariantError, match=r"K = 96 is no multiple of \d+ \(nearest: "):
         odd.tokens()
 
 
