@@ -47,9 +47,9 @@ def aligned(name: str, value: torch.Tensor) -> None:
         raise LaunchError(Finding(name, what, f"pass {name}.clone()"))
 
 
-def apart(name: str, value: torch.Tensor, other_name: str, other: torch.Tensor | None) -> None:
+def apart(name: str, value: torch.Tensor, other_name: str, other: torch.Tensor) -> None:
     """Raise LaunchError where two tensors share memory."""
-    if other is None or not value.numel() or not other.numel() or value.is_meta:
+    if not value.numel() or not other.numel() or value.is_meta:
         return
     start, end = value.data_ptr(), value.data_ptr() + value.numel() * value.element_size()
     other_end = other.data_ptr() + other.numel() * other.element_size()

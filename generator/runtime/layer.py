@@ -200,13 +200,14 @@ def _prepare(
     if out is not None:
         check.tensor("out", out, tuple(hidden.shape), (hidden.dtype,), hidden.device)
         check.aligned("out", out)
-        check.apart("out", out, "workspace", workspace)
     result = output_like(hidden) if out is None else out
     chosen = select_layer(problem, manifest)
     if problem.rows == 0:
         return result, chosen, {}
-    wanted = buffers(problem, layer, chosen.block_m)
-    return result, chosen, carve(wanted, workspace, hidden.device)
+    own = carve(buffers(problem, layer, chosen.block_m), workspace, hidden.device)
+    if out is not None and workspace is not None:
+        check.apart("out", out, "workspace", workspace)
+    return result, chosen, own
 
 
 def _experts(

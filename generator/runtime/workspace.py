@@ -88,6 +88,9 @@ def carve(
     needed = total_bytes(wanted)
     if workspace is None:
         workspace = torch.empty(needed, dtype=torch.uint8, device=device)
+    if not isinstance(workspace, torch.Tensor):
+        what = f"is a {type(workspace).__name__}"
+        raise LaunchError(Finding("workspace", what, "torch.empty(n, dtype=torch.uint8)"))
     findings = []
     if workspace.dtype != torch.uint8 or workspace.dim() != 1 or not workspace.is_contiguous():
         findings.append(

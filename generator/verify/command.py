@@ -44,23 +44,23 @@ def verify(
     """Run the cases and say what differed. Returns the exit code: 1 where a bit differs."""
     manifest = load(generated)
     device = torch.device("cpu" if interpreter.active() else "cuda")
-    todo = list(
+    chosen = list(
         cases(
             manifest, shape=shape, contract=contract, everything=everything,
             small=interpreter.active(),
         )
     )  # fmt: skip
-    if not todo:
+    if not chosen:
         what = f"nothing in {manifest.directory} fits --shape and --contract"
         raise LaunchError(Finding("verify", what, "`--all` alone runs everything there is"))
     where = "Triton's CPU interpreter"
     if device.type == "cuda":
         where = torch.cuda.get_device_name(device)
-    say(f"{where}; {manifest.directory}; {len(todo)} cases")
+    say(f"{where}; {manifest.directory}; {len(chosen)} cases")
     bits = different = 0
-    for index, case in enumerate(todo):
+    for index, case in enumerate(chosen):
         started = time.monotonic()
-        say(f"\n[{index + 1}/{len(todo)}] {case.layer.name}  {case.shape}")
+        say(f"\n[{index + 1}/{len(chosen)}] {case.layer.name}  {case.shape}")
         for checked in _calls(case, manifest, device, seed):
             say(f"  from {checked.run.problem.start}")
             for each in _comparisons(checked, manifest, everything):

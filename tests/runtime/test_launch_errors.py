@@ -95,6 +95,7 @@ def test_workspace_too_small(layer: Small) -> None:
 def test_workspace_of_another_type(layer: Small) -> None:
     floats = torch.empty(10**6, device=layer.batch.hidden.device)
     assert "is no flat tensor of bytes" in refused(layer, workspace=floats)
+    assert "workspace: is a list; torch.empty(" in refused(layer, workspace=[1])
 
 
 def test_output_is_written_in_place(layer: Small) -> None:

@@ -75,16 +75,16 @@ def test_bad_arguments_exit_two(tmp_path: Path, capsys: pytest.CaptureFixture[st
 
 
 def test_the_default_here_is_the_seeds_smaller_layer() -> None:
-    todo = list(cases(load(), shape=None, contract=None, everything=False, small=True))
-    assert [(each.layer.dtype, each.shape.tokens, each.shape.hidden) for each in todo] == [
+    chosen = list(cases(load(), shape=None, contract=None, everything=False, small=True))
+    assert [(each.layer.dtype, each.shape.tokens, each.shape.hidden) for each in chosen] == [
         ("bf16", 33, 512)
     ]
 
 
 def test_all_covers_every_layer_contract() -> None:
     for small in (True, False):
-        todo = cases(load(), shape=None, contract=None, everything=True, small=small)
-        assert {each.layer.name for each in todo} == set(load().layers)
+        chosen = cases(load(), shape=None, contract=None, everything=True, small=small)
+        assert {each.layer.name for each in chosen} == set(load().layers)
 
 
 def test_the_least_shape_is_accepted_by_every_variant() -> None:
