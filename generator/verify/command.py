@@ -53,6 +53,8 @@ def verify(
     if not chosen:
         what = f"nothing in {manifest.directory} fits --shape and --contract"
         raise LaunchError(Finding("verify", what, "`--all` alone runs everything there is"))
+    # The bare command on a CPU is a first look, so it takes one of the two ways in.
+    quick = interpreter.active() and not (shape or contract or everything)
     where = "Triton's CPU interpreter"
     if device.type == "cuda":
         where = torch.cuda.get_device_name(device)
@@ -61,7 +63,7 @@ def verify(
     for index, case in enumerate(chosen):
         started = time.monotonic()
         say(f"\n[{index + 1}/{len(chosen)}] {case.layer.name}  {case.shape}")
-        for checked in _calls(case, manifest, device, seed):
+        for checked in _calls(case, manifest, device, seed, rows=not quick):
             say(f"  from {checked.run.problem.start}")
             for each in _comparisons(checked, manifest, everything):
                 bits, different = bits + each.bits, different + each.different
@@ -71,8 +73,10 @@ def verify(
     return 1 if different else 0
 
 
-def _calls(case: Case, manifest: Manifest, device: torch.device, seed: int) -> Iterator[Checked]:
-    """The layer from tokens with ids, and from sorted rows: the same batch."""
+def _calls(
+    case: Case, manifest: Manifest, device: torch.device, seed: int, *, rows: bool
+) -> Iterator[Checked]:
+    """The layer from tokens with ids, then the same batch from sorted rows if `rows`."""
     packed = pack(seed_state(case.layer, case.shape, device, seed), case.layer)
     batch = tokens(case.layer, case.shape, device, seed)
     problem = tokens_problem(
@@ -88,17 +92,19 @@ def _calls(case: Case, manifest: Manifest, device: torch.device, seed: int) -> I
         workspace=poisoned_bytes(workspace_bytes(problem, manifest), device),
     )
     yield Checked(packed, case.layer, run, batch.hidden, ids=batch.ids, weights=batch.weights)
-    rows, counts = sorted_rows(batch, case.shape.experts)
-    problem = rows_problem(packed, rows.shape[0], targets_for(device, manifest))
+    if not rows:
+        return
+    hidden, counts = sorted_rows(batch, case.shape.experts)
+    problem = rows_problem(packed, hidden.shape[0], targets_for(device, manifest))
     run = run_rows(
         packed,
-        rows,
+        hidden,
         counts,
         manifest,
-        out=poisoned(rows),
+        out=poisoned(hidden),
         workspace=poisoned_bytes(workspace_bytes(problem, manifest), device),
     )
-    yield Checked(packed, case.layer, run, rows, counts=counts)
+    yield Checked(packed, case.layer, run, hidden, counts=counts)
 
 
 def _comparisons(checked: Checked, manifest: Manifest, everything: bool) -> Iterator[Comparison]:
