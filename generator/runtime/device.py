@@ -33,6 +33,16 @@ def targets_for(device: torch.device, manifest: Manifest) -> tuple[str, ...]:
     return own + portable
 
 
+def here() -> torch.device:
+    """Where kernels run in this process. Raises LaunchError without GPU and without interpreter."""
+    if interpreter.active():
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        what = "there is no GPU, and the CPU interpreter is switched off"
+        raise LaunchError(Finding("device", what, f"unset {interpreter.FLAG}, or set it to 1"))
+    return torch.device("cuda")
+
+
 def runs(target: Target, device: torch.device) -> bool:
     """Whether a device can start every module of a target: its own or another's."""
     if interpreter.active():

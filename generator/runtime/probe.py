@@ -12,8 +12,8 @@ import torch
 import triton
 import triton.language as tl
 
-from generator.runtime import interpreter, reference
-from generator.runtime.device import current
+from generator.runtime import reference
+from generator.runtime.device import current, here
 
 LARGEST_TILE = (128, 128, 512)  # M, N, K of the largest tile that specs search
 STEP_K = 128  # K of one dot; the tile's sum runs through the accumulator
@@ -85,7 +85,7 @@ def _amax(
 
 def probe() -> Iterator[Result]:
     """All promises, on the GPU if there is one, else under the interpreter."""
-    device = torch.device("cpu" if interpreter.active() else "cuda")
+    device = here()
     with current(device):
         yield _int8_dot(device)
         yield from _fp16_dot(device)

@@ -10,7 +10,7 @@ import torch
 
 from generator.errors import Finding, LaunchError
 from generator.runtime import interpreter
-from generator.runtime.device import targets_for
+from generator.runtime.device import here, targets_for
 from generator.runtime.layer import (
     rows_problem,
     run_rows,
@@ -43,13 +43,16 @@ def verify(
 ) -> int:
     """Run the cases and say what differed. Returns the exit code: 1 where a bit differs."""
     manifest = load(generated)
-    device = torch.device("cpu" if interpreter.active() else "cuda")
+    device = here()
     chosen = list(
         cases(
-            manifest, shape=shape, contract=contract, everything=everything,
+            manifest,
+            shape=shape,
+            contract=contract,
+            everything=everything,
             small=interpreter.active(),
         )
-    )  # fmt: skip
+    )
     if not chosen:
         what = f"nothing in {manifest.directory} fits --shape and --contract"
         raise LaunchError(Finding("verify", what, "`--all` alone runs everything there is"))

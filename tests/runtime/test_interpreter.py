@@ -45,6 +45,13 @@ def test_every_word_that_triton_takes_for_yes_gives_exact_arithmetic(yes: str) -
     assert run(code, TRITON_INTERPRET=yes).stdout == "True generator.runtime.interpreter\n"
 
 
+def test_no_gpu_and_no_interpreter_is_a_clear_error() -> None:
+    code = "from generator import cli; raise SystemExit(cli.main(['probe']))"
+    result = run(code, TRITON_INTERPRET="0")
+    assert result.returncode == 2
+    assert "unset TRITON_INTERPRET, or set it to 1" in result.stderr
+
+
 def test_triton_imported_too_early_is_a_clear_error() -> None:
     result = run("import triton, generator.runtime")
     assert result.returncode == 1
