@@ -80,6 +80,12 @@ class AtMost:
 Condition = Multiple | ProductBelow | AtMost
 
 
+def rows_per_expert(rows: int, experts: int) -> int:
+    """Of the experts that can own a row at all; at least 1. Bands are ranges of it."""
+    owners = max(1, min(experts, rows))
+    return max(1, -(-rows // owners))
+
+
 def condition_from_data(data: Mapping[str, object]) -> Condition:
     """Read back what `Condition.data` wrote. Raises ValueError for an unknown kind or field."""
     fields = dict(data)

@@ -12,14 +12,14 @@ class ElementFormat:
     """How one element is stored."""
 
     name: str  # the word that specs and contract names use
-    dtype: str  # the attribute of both `torch` and `triton.language`
+    dtype: str  # the attribute of both `torch` and `triton.language`; of int4 the byte of two
     bits: int  # stored bits of one element
     lowest: int | None  # least integer value; None for a float format
     highest: int | None  # greatest integer value; None for a float format
 
-    @property
-    def bytes(self) -> int:
-        return self.bits // 8
+    def bytes_of(self, elements: int) -> int:
+        """Stored bytes of a run of elements; int4 stands two to a byte."""
+        return elements * self.bits // 8
 
     @property
     def magnitude(self) -> int:
@@ -33,6 +33,7 @@ FORMATS = {
     each.name: each
     for each in (
         ElementFormat("int8", "int8", 8, -128, 127),
+        ElementFormat("int4", "int8", 4, -8, 7),
         ElementFormat("bf16", "bfloat16", 16, None, None),
         ElementFormat("fp16", "float16", 16, None, None),
         ElementFormat("fp32", "float32", 32, None, None),

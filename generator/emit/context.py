@@ -6,8 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from generator.emit.header import header
+from generator.emit.walk import Names, WalkText, lengths, walk_text
 from generator.formats import FORMATS
 from generator.lower.contract import (
     CombineContract,
@@ -15,8 +17,9 @@ from generator.lower.contract import (
     QuantizeContract,
     RouteContract,
 )
+from generator.lower.exactness import NIBBLE_FACTOR
 from generator.lower.variant import ROW_UNIT, Variant
-from generator.lower.walk import Tile
+from generator.packing import K_UNIT
 
 Context = dict[str, object]
 
@@ -28,65 +31,6 @@ class Constant:
     name: str
     value: object
     why: str
-
-
-@dataclass(frozen=True, slots=True)
-class Sum:
-    """One fp32 tile of results and the names around it."""
-
-    name: str  # the scaled fp32 tile
-    total: str  # the int32 sum of one group
-    weights: str  # a loaded weight tile
-    pointers: str  # of weights
-    scale: str
-    scale_pointers: str
-    scale_row: str  # elements from one group's scales to the next
-
-
-@dataclass(frozen=True, slots=True)
-class Dot:
-    """One dot of one tile."""
-
-    weights: str
-    pointers: str  # expression that a load takes
-    total: str
-    accumulate: str  # the accumulator argument, or nothing where the dot starts the sum
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """One tile of K: a load of rows and a dot per sum."""
-
-    x: str
-    pointers: str
-    dots: tuple[Dot, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class WalkText:
-    """The walk of one group, in the names of the kernel."""
-
-    kind: str  # the macro: unrolled | looped | channel
-    cut: str  # "128 + 128 + 64"
-    sizes: tuple[int, ...]  # tile lengths, longest first
-    sums: tuple[Sum, ...]
-    repeated: tuple[Step, ...]  # body of the inner loop
-    steps: tuple[Step, ...]  # tiles in a row, after the inner loop if there is one
-
-    @property
-    def names(self) -> list[str]:
-        return [each.name for each in self.sums]
-
-    @property
-    def totals(self) -> list[str]:
-        return [each.total for each in self.sums]
-
-
-UP_SUMS = (
-    Sum("gate", "gate_sum", "gate_w", "gate_ptrs", "gate_scale", "gate_scale_ptrs", "2 * N"),
-    Sum("up", "up_sum", "up_w", "up_ptrs", "up_scale", "up_scale_ptrs", "2 * N"),
-)
-DOWN_SUMS = (Sum("acc", "total", "w", "w_ptrs", "w_scale", "w_scale_ptrs", "N"),)
 
 
 def context(variant: Variant) -> Context:
@@ -129,89 +73,132 @@ def _names(names: Sequence[str]) -> str:
 
 
 def _gemm(variant: Variant, gemm: GemmContract) -> Context:
-    design = variant.design
+    design, walk = variant.design, walk_text(variant, gemm)
     steps = variant.counts[1].argument
     stride = "2 * N" if gemm.gate else "N"
-    grouped = gemm.group_k is not None
-    walk = _walk(variant, gemm)
-    constants = [
-        Constant("BLOCK_M", design.block_m, "rows per program"),
-        Constant("BLOCK_N", design.block_n, "columns per program"),
-    ]
-    if not grouped or walk.kind == "looped":
-        constants.append(Constant("BLOCK_K", design.block_k, "K elements per dot"))
-    if walk.kind == "looped":
-        rest = sum(tile.size for tile in variant.walk.tiles)
-        constants.append(
-            Constant("WHOLE_TILES", variant.walk.repeat, "dots of BLOCK_K in one group")
-        )
-        if rest:
-            constants.append(Constant("REST_K", rest, "K elements of a group after those"))
+    turn, *scales = _scales(variant, gemm)
+    fp16 = design.dot == "fp16_exact"
+    cast = ".to(tl.float16)" if fp16 else ""
+    own = [each for each in lengths(variant) if each.name == "BLOCK_K"]
+    shared = [each for each in lengths(variant) if each.name != "BLOCK_K"]
+    requantizes = _code_constants(gemm.codes) if gemm.requantizes else []
+    rounded = FORMATS[gemm.rounded].dtype
+    plain = gemm.output == "fp32"
     return {
         "runtime_arguments": _names(["n_tiles", steps]),
-        "contract_constants": (
-            [Constant("GROUP_K", gemm.group_k, "K elements that share one weight scale")]
-            if grouped
-            else []
-        ),
-        "design_constants": constants,
+        "contract_constants": [
+            *(Constant(each.name, each.value, each.why) for each in shared),
+            *requantizes,
+        ],
+        "design_constants": [
+            Constant("BLOCK_M", design.block_m, "rows per program"),
+            Constant("BLOCK_N", design.block_n, "columns per program"),
+            *(Constant(each.name, each.value, each.why) for each in own),
+            *_step_constants(variant, walk),
+        ],
         "scale": gemm.scale,
-        "groups": "groups" if grouped else "1",
-        "scale_stride": f"{stride} * groups" if grouped else stride,
+        "scales_of_a_row": turn,
+        "scale_stride": f"{stride} * {turn}" if turn != "1" else stride,
+        "lengths": [*_lengths(variant), *scales],
         "steps_argument": steps,
-        "k_unit": "GROUP_K" if grouped else "BLOCK_K",
-        "rounded": FORMATS[gemm.rounded].dtype,
+        "k_unit_name": "K_UNIT" if variant.tail else _unit(variant, gemm),
+        "row_offset": "rows.to(tl.int64)[:, None]" if design.offsets == "int64" else "rows[:, None]",
+        "weights": FORMATS[gemm.weights].dtype,
+        "packing": ", two int4 a byte, in planes" if variant.planes else "",
+        "row_bytes": "K // 2" if variant.planes else "K",
+        "row_bytes_factor": "row_bytes" if variant.planes else "K",
+        "planes": variant.planes,
+        "unpack": design.unpack,
+        "open": "(" if fp16 else "",
+        "close": f"){cast}" if fp16 else "",
+        "cast": cast,
+        "input": gemm.input,
+        "requantizes": gemm.requantizes,
+        "smooth_lanes": " + tl.arange(0, 1)" if design.dot == "rank1" else "",
+        "code_dtype": "float16" if fp16 else FORMATS[gemm.codes].dtype,
+        "rounding_mode": gemm.rounding,
+        "amax": gemm.amax,
+        "rounded": rounded,
         "output": gemm.output,
         "output_dtype": FORMATS[gemm.output].dtype,
+        "activation": (
+            "_silu(gate) * up"
+            if plain
+            else f"(_silu(gate) * up).to(tl.{FORMATS[gemm.output].dtype})"
+        ),
+        "smoothed": "a" if plain else "a.to(tl.float32)",
         "exp": gemm.exp,
         "walk": walk,
     }
 
 
-def _walk(variant: Variant, gemm: GemmContract) -> WalkText:
-    walk = variant.walk
-    sums = UP_SUMS if gemm.gate else DOWN_SUMS
-    start = walk.repeat * walk.step
-    rest = [Tile(tile.offset - start, tile.size) for tile in walk.tiles]
-    repeated = [Tile(0, walk.step)] if walk.repeat else []
-    cut = [f"{walk.repeat} * {walk.step}"] if walk.repeat else []
-    cut += [str(tile.size) for tile in walk.tiles]
-    sizes = {tile.size for tile in rest + repeated}
-    grouped = "looped" if walk.repeat else "unrolled"
-    kind = "channel" if gemm.group_k is None else grouped
-    return WalkText(
-        kind=kind,
-        cut=" + ".join(cut),
-        sizes=tuple(sorted(sizes, reverse=True)),
-        sums=sums,
-        repeated=_steps(repeated, sums, fresh=False),
-        steps=_steps(rest, sums, fresh=kind == "unrolled"),
-    )
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A name and the expression that it is set to."""
+
+    name: str
+    value: str
 
 
-def _steps(tiles: Sequence[Tile], sums: tuple[Sum, ...], *, fresh: bool) -> tuple[Step, ...]:
-    """Loads and dots of tiles in a row; `fresh` starts the sums at the first of them."""
+def _unit(variant: Variant, gemm: GemmContract) -> str:
+    """K elements of a turn, in the constants of the module."""
+    unit = Names(variant, gemm, groups=variant.walk.groups).spell(variant.walk.unit_k)
+    return f"({unit})" if " " in unit else unit
 
-    def at(pointers: str, tile: Tile) -> str:
-        offset = f"{tile.offset} + " if tile.offset else ""
-        return f"{pointers} + {offset}k{tile.size}"
 
-    return tuple(
-        Step(
-            x=f"x{index}" if len(tiles) > 1 else "x",
-            pointers=at("x_ptrs", tile),
-            dots=tuple(
-                Dot(
-                    weights=f"{each.weights}{index}" if len(tiles) > 1 else each.weights,
-                    pointers=at(each.pointers, tile),
-                    total=each.total,
-                    accumulate="" if fresh and index == 0 else f", {each.total}",
-                )
-                for each in sums
-            ),
-        )
-        for index, tile in enumerate(tiles)
-    )
+def _lengths(variant: Variant) -> list[Line]:
+    """K and what follows from it."""
+    assert variant.gemm is not None
+    unit = _unit(variant, variant.gemm)
+    if variant.tail:
+        lines = [Line("K", "k_units * K_UNIT"), Line(variant.turns, f"K // {unit}")]
+    else:
+        lines = [Line("K", f"{variant.turns} * {unit}")]
+    return lines + ([Line("row_bytes", "K // 2")] if variant.planes else [])
+
+
+def _scales(variant: Variant, gemm: GemmContract) -> tuple[Any, ...]:
+    """How a kernel writes the scales of a row, and the line that it may need before."""
+    if gemm.group_k is None:
+        return ("1",)
+    if variant.tail:
+        return ("scales", Line("scales", "(K + GROUP_K - 1) // GROUP_K"))
+    return ("groups",) if variant.walk.groups == 1 else ("2 * group_pairs",)
+
+
+def _step_constants(variant: Variant, walk: WalkText) -> list[Constant]:
+    """Counts of steps, and units of a tail, as far as the text uses them."""
+    constants, turn, tail = [], variant.walk, variant.tail
+    if walk.inner in ("in_a_loop", "in_blocks"):
+        constants.append(Constant("STEPS", turn.repeat, "turns of the inner loop"))
+    if walk.inner == "in_blocks":
+        constants.append(Constant("BLOCKS", turn.blocks, "blocks of one group"))
+    if walk.inner == "in_chunks":
+        chunks = turn.repeat // (variant.chunk_turns or 1)
+        constants.append(Constant("CHUNKS", chunks, "chunks of one group"))
+    if walk.parts:
+        why = "turns whose sum fp32 holds exactly"
+        constants.append(Constant("CHUNK_TURNS", variant.chunk_turns, why))
+    if tail is not None:
+        constants.append(Constant("K_UNIT", K_UNIT, "K is a multiple of it"))
+        if tail.planes == 2:
+            halves = tail.piece_k // K_UNIT
+            constants.append(Constant("PIECE_HALVES", halves, "K_UNITs of the longest piece"))
+        else:
+            constants.append(Constant("TAIL_K", tail.tile, "K elements per dot of the tail"))
+    if variant.design.unpack in ("shift", "ptx"):
+        why = "weights are multiplied 16 times too large"
+        constants.append(Constant("NIBBLE", 1 / NIBBLE_FACTOR, why))
+    return constants
+
+
+def _code_constants(codes: str) -> list[Constant]:
+    """What quantization to integer codes names."""
+    return [
+        Constant("CODE_MAX", _largest(codes), "largest code"),
+        Constant("SCALE_FLOOR", "1e-6", "below it, a row's scale is 1"),
+        Constant("INFINITY_BITS", "0x7F800000", "fp32 bit patterns from here on are not finite"),
+    ]
 
 
 def _quantize(variant: Variant, contract: QuantizeContract) -> Context:
@@ -219,13 +206,7 @@ def _quantize(variant: Variant, contract: QuantizeContract) -> Context:
     gathers = contract.source == "gather"
     return {
         "runtime_arguments": _names(["rows", *(["top_k"] if gathers else []), "k_units"]),
-        "contract_constants": [
-            Constant("CODE_MAX", _largest(contract.codes), "largest code"),
-            Constant("SCALE_FLOOR", "1e-6", "below it, a row's scale is 1"),
-            Constant(
-                "INFINITY_BITS", "0x7F800000", "fp32 bit patterns from here on are not finite"
-            ),
-        ],
+        "contract_constants": _code_constants(contract.codes),
         "design_constants": [
             Constant("BLOCK_M", design.block_m, "rows per program"),
             Constant("BLOCK_K", design.block_k, "columns per step"),

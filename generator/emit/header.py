@@ -29,16 +29,19 @@ class Header:
     requires: str
     limits: str
     exact: str
+    then: str
 
 
 def header(variant: Variant) -> Header:
+    exact, then = _exact(variant)
     return Header(
         title=_title(variant.contract),
         contract=variant.contract.name,
         digest=contract_digest(variant.contract),
         requires=", ".join(str(each) for each in variant.requires if each not in variant.bounds),
         limits=", ".join(str(each) for each in variant.bounds),
-        exact=_exact(variant),
+        exact=exact,
+        then=then,
     )
 
 
@@ -48,7 +51,10 @@ def _title(contract: Contract) -> str:
             scale = (
                 f"one scale per {contract.group_k or 'column'}{' K' if contract.group_k else ''}"
             )
-            gemm = f"{contract.codes} rows x {contract.weights} weights ({scale})"
+            rows = f"{contract.input} rows" if not contract.requantizes else (
+                f"{contract.input} rows, quantized to {contract.codes},"
+            )
+            gemm = f"{rows} x {contract.weights} weights ({scale})"
             if contract.gate:
                 return f"Up projection and SwiGLU: {gemm} -> {contract.output}."
             return f"Down projection: {gemm} -> {contract.output}."
@@ -68,13 +74,20 @@ def _title(contract: Contract) -> str:
             return f"Combine each token's {contract.output} rows by router weight, in slot order."
 
 
-def _exact(variant: Variant) -> str:
+def _exact(variant: Variant) -> tuple[str, str]:
+    """Why the results are exact, in two lines."""
     match variant.contract:
         case GemmContract():
-            return str(variant.proof)
+            assert variant.proof is not None
+            bounds = [str(bound) for bound in variant.proof.bounds]
+            bounds.append("one conversion to fp32 a group; acc = fma(sum, scale, acc), ascending")
+            return bounds[0], bounds[1]
         case QuantizeContract():
-            return "one fp32 operation a step, rounded to nearest even; codes are in -127..127"
+            return (
+                "one fp32 operation a step, rounded to nearest even",
+                "codes are in -127..127, or the row's scale is NaN",
+            )
         case RouteContract():
-            return "integers only; the sort is stable"
+            return "integers only", "the sort is stable"
         case CombineContract():
-            return "acc = fma(weight, y, acc) from +0.0 in slot order, then one rounding"
+            return "acc = fma(weight, y, acc) from +0.0 in slot order", "one rounding"

@@ -7,13 +7,14 @@ from pathlib import Path
 
 from generator.emit.digest import file_digests
 from generator.lower.contract import contract_digest, model_layers
+from generator.lower.layer import PlanBand
 from generator.lower.plan import Plan
 from generator.lower.program import Program
 from generator.lower.variant import Variant
 from generator.spec.canonical import digest
 from generator.spec.model import Model, Target
 
-SCHEMA = 1  # raised when a reader of the old shape would go wrong
+SCHEMA = 2  # raised when a reader of the old shape would go wrong
 
 
 def manifest(program: Program, templates: Path) -> str:
@@ -44,6 +45,10 @@ def manifest(program: Program, templates: Path) -> str:
                     }
                     for plan in layer.plans
                 ],
+                "selection": {
+                    target: [_plan_band(each) for each in ranked]
+                    for target, ranked in layer.bands.items()
+                },
             }
             for layer in program.layers
         },
@@ -58,6 +63,8 @@ def _target(target: Target) -> dict[str, object]:
     return {
         "backend": target.backend,
         "capability": None if target.capability == "none" else list(target.capability),
+        "compiler": None if target.compiler == "none" else target.compiler.model_dump(),
+        "dots": list(target.dots),
         "shared_memory": target.shared_memory,
     }
 
@@ -86,11 +93,23 @@ def _entry(variant: Variant) -> dict[str, object]:
         "block_k": design.block_k,
         "warps": design.warps,
         "stages": design.stages,
+        "dot": design.dot,
+        "unpack": design.unpack,
         "requires": [each.data() for each in variant.requires],
         "counts": [
             {"argument": each.argument, "of": each.of, "unit": each.unit} for each in variant.counts
         ],
         "proof": None if variant.proof is None else str(variant.proof),
+    }
+
+
+def _plan_band(ranked: PlanBand) -> dict[str, object]:
+    return {
+        "rows_per_expert": [ranked.band.low, ranked.band.high],
+        "plans": [
+            {"name": each.plan, "requires": [condition.data() for condition in each.requires]}
+            for each in ranked.choices
+        ],
     }
 
 

@@ -22,7 +22,7 @@ class Band:
     @property
     def samples(self) -> tuple[int, ...]:
         """Rows per expert at which designs are compared."""
-        if self.block_m is None:
+        if self.low == 1 and self.high is None:  # one band serves every batch
             return (4, 64)
         if self.high is None:
             return (2 * self.low, 16 * self.low)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import product
+from typing import Any
 
 from generator.formats import FORMATS
 from generator.spec.model import Model, ModelLayer, Spec
@@ -42,13 +43,16 @@ class GemmContract:
     group_k: int | None  # K elements per weight scale; None is the whole K
     scale: str  # element format of the weight scales
     scale_layout: str
-    codes: str  # element format of the activations
+    input: str  # element format of the rows: that of `codes`, or rows still to be quantized
+    codes: str  # element format of the activations as they are multiplied
+    rounding: str | None  # of x' / s, where the rows are still to be quantized
     activation_scale: str
     rounded: str  # what acc * s is rounded to: the activation dtype
     gate: str | None  # up: the gated activation after that rounding
     gate_order: str | None
     exp: str | None
     output: str  # element format stored
+    amax: bool  # up: also the largest |a * inv_smooth| of each row, as a bit pattern
     version: int
 
     @property
@@ -61,6 +65,9 @@ class GemmContract:
             self.output,
             f"gate{self.rounded}" if self.rounded != self.output else "",
             "expdevice" if self.exp == "device" else "",
+            "amax" if self.amax else "",
+            f"requant{self.input}" if self.requantizes else "",
+            "away" if self.rounding == "half_away" else "",
             f"v{self.version}",
         )
 
@@ -68,6 +75,29 @@ class GemmContract:
     def weight_tiles(self) -> int:
         """Weight tiles that one tile of outputs reads: gate and up, or one."""
         return 2 if self.gate else 1
+
+    @property
+    def requantizes(self) -> bool:
+        """Whether the rows are quantized on their way into the dot."""
+        return self.input != self.codes
+
+    @property
+    def geometry(self) -> GemmContract:
+        """What designs are judged by: one for all contracts that move and multiply alike."""
+
+        def as_wide(name: str) -> str:
+            return "bf16" if FORMATS[name].bits == 16 else name
+
+        return replace(
+            self,
+            input=as_wide(self.input),
+            rounding=self.rounding and "half_even",
+            rounded="bf16",
+            exp=self.exp and "exact",
+            output=as_wide(self.output),
+            amax=False,
+            version=1,
+        )
 
     def axes(self) -> Axes:
         return asdict(self)
@@ -110,6 +140,7 @@ class RouteContract:
     operation: str  # route
     source: str  # ids: top-k expert ids; counts: tokens_per_expert of sorted rows
     sentinel: str
+    zeroes: str  # what each row's kernel may add to later: its amax
     version: int
 
     @property
@@ -207,26 +238,51 @@ class LayerContract:
         }
 
 
-def _gemm(spec: Spec, operation: str, group: object, dtype: str, output: str, exp: str) -> Contract:
-    gated = operation == "up"
+def _up(spec: Spec, layer: LayerContract, *, amax: bool) -> GemmContract:
     return GemmContract(
-        operation=operation,
-        weights=spec.weights.format,
-        packing=spec.weights.packing,
-        layout=spec.weights.layout,
-        zero_point=spec.weights.zero_point,
-        group_k=group if isinstance(group, int) else None,
-        scale=spec.weights.scale,
-        scale_layout=spec.weights.scale_layout,
-        codes=spec.activations.format,
-        activation_scale=spec.activations.activation_scale,
-        rounded=dtype,
-        gate=spec.layer.gate.kind if gated else None,
-        gate_order=spec.layer.gate.order if gated else None,
-        exp=exp if gated else None,
-        output=output,
-        version=spec.version,
+        operation="up",
+        **_weights(spec),
+        group_k=layer.up_group,
+        input=spec.activations.format,
+        rounding=None,
+        rounded=layer.dtype,
+        gate=spec.layer.gate.kind,
+        gate_order=spec.layer.gate.order,
+        exp=layer.exp,
+        output=layer.intermediate,
+        amax=amax,
     )
+
+
+def _down(spec: Spec, layer: LayerContract, *, requantizes: bool) -> GemmContract:
+    return GemmContract(
+        operation="down",
+        **_weights(spec),
+        group_k=layer.down_group,
+        input=layer.intermediate if requantizes else spec.activations.format,
+        rounding=layer.rounding if requantizes else None,
+        rounded=layer.dtype,
+        gate=None,
+        gate_order=None,
+        exp=None,
+        output=layer.dtype,
+        amax=False,
+    )
+
+
+def _weights(spec: Spec) -> dict[str, Any]:
+    """What both GEMMs of a spec share."""
+    return {
+        "weights": spec.weights.format,
+        "packing": spec.weights.packing,
+        "layout": spec.weights.layout,
+        "zero_point": spec.weights.zero_point,
+        "scale": spec.weights.scale,
+        "scale_layout": spec.weights.scale_layout,
+        "codes": spec.activations.format,
+        "activation_scale": spec.activations.activation_scale,
+        "version": spec.version,
+    }
 
 
 def _quantize(spec: Spec, operation: str, element: str, rounding: str, source: str) -> Contract:
@@ -264,22 +320,29 @@ def plans(spec: Spec, layer: LayerContract) -> tuple[LayerPlan, ...]:
     """Every way to realise a layer contract."""
 
     def route(source: str) -> Contract:
-        return RouteContract("route", source, spec.layer.sentinel, spec.version)
+        return RouteContract("route", source, spec.layer.sentinel, "row_amax", spec.version)
 
-    middle = (
-        _gemm(spec, "up", layer.up_group, layer.dtype, layer.intermediate, layer.exp),
-        _quantize(spec, "requantize", layer.intermediate, layer.rounding, "sorted"),
-        _gemm(spec, "down", layer.down_group, layer.dtype, layer.dtype, layer.exp),
-    )
+    middles: dict[str, tuple[Contract, ...]] = {
+        "separate": (  # every stage is a kernel of its own
+            _up(spec, layer, amax=False),
+            _quantize(spec, "requantize", layer.intermediate, layer.rounding, "sorted"),
+            _down(spec, layer, requantizes=False),
+        ),
+        "folded": (  # up finds each row's amax, down quantizes the rows that it loads
+            _up(spec, layer, amax=True),
+            _down(spec, layer, requantizes=True),
+        ),
+    }
     combine = CombineContract("combine", layer.dtype, spec.layer.router_weight, spec.version)
     gather = _quantize(spec, "quantize", layer.dtype, layer.rounding, "gather")
     in_order = _quantize(spec, "quantize", layer.dtype, layer.rounding, "sorted")
-    return (
+    return tuple(
         LayerPlan(
-            name="separate",  # every stage is a kernel of its own
-            tokens=(route("ids"), gather, *middle, combine),
-            rows=(route("counts"), in_order, *middle),
-        ),
+            name=name,
+            tokens=(route("ids"), gather, *middles[name], combine),
+            rows=(route("counts"), in_order, *middles[name]),
+        )
+        for name in spec.layer.plans
     )
 
 

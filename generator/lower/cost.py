@@ -12,6 +12,7 @@ from math import ceil
 from generator.formats import FORMATS
 from generator.lower.variant import Variant
 from generator.lower.walk import Walk
+from generator.packing import groups_of
 
 # Share of the device bandwidth that rows of a tile reach by their length in bytes. 128-byte rows
 # are whole cache lines; 64-byte rows moved 2.3 of 3.7 TB/s (one H200, 2026-11-22, int4 decode
@@ -19,10 +20,15 @@ from generator.lower.walk import Walk
 LINE_BYTES = 128
 SHORT_ROW_EXPONENT = 0.69
 
+# Sums that one processor converts and scales: what group 128 cost a dense 4096 x 8192 x 4096 GEMM
+# against one scale per column (835 against 1303 TOPS, one H200, 2026-11-22).
+PROMOTIONS_PER_US = 69_000
+
 # Estimates, not measurements: they only have to order designs.
-PROMOTIONS_PER_US = (
-    2000  # sums that one thread converts and scales: two instructions at 1.7 GHz, half hidden
-)
+INSTRUCTIONS_PER_US = 217_000  # of one processor: 128 lanes at 1.7 GHz
+UNPACK_INSTRUCTIONS = {"none": 0.0, "value": 4.0, "shift": 3.0, "ptx": 0.5}  # a weight
+TO_FP16_INSTRUCTIONS = 2.0  # an operand of an fp16 dot
+REQUANTIZE_INSTRUCTIONS = 16.0  # a row's element: smooth, divide, round, convert
 WARP_ACCESS_BYTES = 512  # one 16-byte access of each of 32 lanes
 TURN_US = 0.02  # a further access of the same warp, once the first is under way
 ROW_STEP_LATENCIES = 0.25  # of a row-wise step: the second pass hits the cache, warps overlap
@@ -54,17 +60,18 @@ class Cost:
     memory_us: float
     cache_us: float
     math_us: float
+    convert_us: float  # nibbles and rows on their way into the dots
     chain_us: float  # loads that wait for one another within a program
     total_us: float
 
 
-def _row_efficiency(walk: Walk, element_bytes: int) -> float:
+def _row_efficiency(walk: Walk) -> float:
     """Bandwidth share of a walk: each tile of K reads rows of its own length."""
-    sizes = [walk.step] * walk.repeat + [tile.size for tile in walk.tiles]
-    shares = [
-        float(min(1.0, size * element_bytes / LINE_BYTES) ** SHORT_ROW_EXPONENT) for size in sizes
-    ]
-    return sum(sizes) / sum(size / share for size, share in zip(sizes, shares, strict=True))
+    sizes = [tile.size for tile in walk.repeated] * walk.repeat + [t.size for t in walk.tiles]
+    shares = {
+        size: float(min(1.0, size / LINE_BYTES) ** SHORT_ROW_EXPONENT) for size in set(sizes)
+    }
+    return sum(sizes) / sum(size / shares[size] for size in sizes)
 
 
 def resident_programs(variant: Variant) -> int:
@@ -79,38 +86,41 @@ def resident_programs(variant: Variant) -> int:
 
 def gemm_cost(variant: Variant, shape: Shape) -> Cost:
     gemm, design, figures = variant.gemm, variant.design, variant.target.cost
-    assert gemm and design.block_m and design.block_n and design.block_k
+    assert gemm and design.block_m and design.block_n and design.dot
     row_tiles = shape.experts * ceil(shape.rows_per_expert / design.block_m)
     programs = row_tiles * (shape.n // design.block_n)
     resident = resident_programs(variant)
     waves = ceil(programs / (figures.processors * resident))
 
-    code_bytes, weight_bytes = FORMATS[gemm.codes].bytes, FORMATS[gemm.weights].bytes
     columns = gemm.weight_tiles * shape.n
-    groups = shape.k // gemm.group_k if gemm.group_k else 1
+    groups = groups_of(shape.k, gemm.group_k)
+    column_bytes = FORMATS[gemm.weights].bytes_of(shape.k)
+    row_bytes = FORMATS[gemm.input].bytes_of(shape.k)
     weights = (
-        shape.experts * columns * (shape.k * weight_bytes + groups * FORMATS[gemm.scale].bytes)
+        shape.experts * columns * (column_bytes + FORMATS[gemm.scale].bytes_of(groups))
     )
     rows = shape.experts * shape.rows_per_expert
-    bytes_moved = weights + rows * (shape.k * code_bytes + shape.n * FORMATS[gemm.output].bytes)
-    tile_bytes = shape.k * (
-        design.block_m * code_bytes + gemm.weight_tiles * design.block_n * weight_bytes
-    )
+    bytes_moved = weights + rows * (row_bytes + FORMATS[gemm.output].bytes_of(shape.n))
+    columns_per_program = gemm.weight_tiles * design.block_n
+    tile_bytes = design.block_m * row_bytes + columns_per_program * column_bytes
     operations = 2 * row_tiles * design.block_m * columns * shape.k
 
-    bandwidth = figures.dram_bytes_per_us * _row_efficiency(variant.walk, weight_bytes)
-    memory_us = bytes_moved / bandwidth
+    memory_us = bytes_moved / (figures.dram_bytes_per_us * _row_efficiency(variant.walk))
     cache_us = programs * tile_bytes / figures.cache_bytes_per_us
     # The busiest processor's share; the last one takes as long as a full one.
     share = ceil(programs / figures.processors)
-    math_us = operations / programs * share / figures.dot_ops_per_us
+    math_us = operations / programs * share / figures.dot_ops_per_us.of(design.dot)
+    convert_us = share * _conversions(variant, shape.k) / INSTRUCTIONS_PER_US
     # Little's law: a program has its stages' bytes in flight, and waits a latency for each such
     # load.
-    chain_us = waves * figures.load_latency_us * (1 + tile_bytes / variant.shared_bytes)
+    in_flight = max(variant.shared_bytes, columns_per_program)
+    chain_us = waves * figures.load_latency_us * (1 + tile_bytes / in_flight)
     # One group's promotion waits for its dots: it cannot hide behind the next group's loads.
-    promotions = design.block_m * design.block_n * gemm.weight_tiles * (groups if groups > 1 else 0)
+    promotions = design.block_m * columns_per_program * (groups if gemm.group_k else 0)
     promotion_us = share * promotions / PROMOTIONS_PER_US
-    busy_us = max(memory_us, cache_us, math_us, chain_us)
+    busy_us = max(memory_us, cache_us, math_us + convert_us, chain_us)
+    if design.stages == 1:  # nothing is loaded while something is multiplied
+        busy_us += min(chain_us, math_us + convert_us)
     return Cost(
         programs=programs,
         waves=waves,
@@ -119,9 +129,23 @@ def gemm_cost(variant: Variant, shape: Shape) -> Cost:
         memory_us=memory_us,
         cache_us=cache_us,
         math_us=math_us,
+        convert_us=convert_us,
         chain_us=chain_us,
         total_us=figures.launch_us + busy_us + promotion_us,
     )
+
+
+def _conversions(variant: Variant, k: int) -> float:
+    """Instructions of one program that only change how operands are written."""
+    gemm, design = variant.gemm, variant.design
+    assert gemm and design.block_m and design.block_n and design.unpack
+    weights = gemm.weight_tiles * design.block_n * k
+    instructions = weights * UNPACK_INSTRUCTIONS[design.unpack]
+    if gemm.requantizes:
+        instructions += design.block_m * k * REQUANTIZE_INSTRUCTIONS
+    if design.dot == "fp16_exact":
+        instructions += (weights + design.block_m * k) * TO_FP16_INSTRUCTIONS
+    return instructions
 
 
 def row_cost(variant: Variant, shape: Shape) -> Cost:
@@ -151,6 +175,7 @@ def row_cost(variant: Variant, shape: Shape) -> Cost:
         memory_us=memory_us,
         cache_us=0.0,
         math_us=0.0,
+        convert_us=0.0,
         chain_us=chain_us,
         total_us=figures.launch_us + max(memory_us, chain_us),
     )
@@ -160,5 +185,5 @@ def cost(variant: Variant, shape: Shape) -> Cost:
     if variant.gemm:
         return gemm_cost(variant, shape)
     if variant.contract.operation == "route":
-        return Cost(1, 1, 0, 0, 0.0, 0.0, 0.0, 0.0, variant.target.cost.launch_us)
+        return Cost(1, 1, 0, 0, 0.0, 0.0, 0.0, 0.0, 0.0, variant.target.cost.launch_us)
     return row_cost(variant, shape)

@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import product
 
 from generator.lower.variant import Design
-from generator.spec.model import Spec
+from generator.spec.model import Frozen, Spec
 
 
-def designs(spec: Spec, operation: str) -> Iterator[Design]:
+def space(spec: Spec, operation: str) -> Frozen:
+    """The axes that a spec lists for an operation."""
+    listed: Frozen = getattr(spec.designs, operation)
+    return listed
+
+
+def axes(listed: Frozen) -> dict[str, tuple[object, ...]]:
+    """The values of each axis of a space, by name."""
+    return {axis: getattr(listed, axis) for axis in type(listed).model_fields}
+
+
+@lru_cache(maxsize=None)
+def designs(listed: Frozen) -> tuple[Design, ...]:
     """The product of all axes, first axis slowest."""
-    space = getattr(spec.designs, operation)
-    axes = list(type(space).model_fields)
-    for values in product(*(getattr(space, axis) for axis in axes)):
-        yield Design(**dict(zip(axes, values, strict=True)))
+    return tuple(_product(axes(listed)))
+
+
+def _product(values: dict[str, tuple[object, ...]]) -> Iterator[Design]:
+    for each in product(*values.values()):
+        yield Design(**dict(zip(values, each, strict=True)))  # type: ignore[arg-type]

@@ -9,43 +9,80 @@ from generator.lower.contract import Contract, GemmContract
 from generator.spec.model import Limits
 
 INT32_MAX = 2**31 - 1
+FP32_INTEGERS = 2**24  # every integer up to it is an fp32 value, and so is every sum below it
+NIBBLE_FACTOR = 16  # of nibbles that stay in the upper half of their byte
 
 
 @dataclass(frozen=True, slots=True)
-class Proof:
-    """The largest sum an accumulator can meet, and what it can hold."""
+class Bound:
+    """The largest sum that one accumulator can meet, and what it can hold."""
 
+    what: str  # group | chunk
     terms: int  # products per sum
     code: int  # greatest |activation code|
-    weight: int  # greatest |weight|
-    accumulator: str
+    weight: int  # greatest |weight|, as it is multiplied
+    accumulator: str  # int32 | fp32
     capacity: int  # largest integer that the accumulator holds exactly
 
     @property
-    def bound(self) -> int:
+    def sum(self) -> int:
         """No partial sum exceeds it, whatever the order of the terms."""
         return self.terms * self.code * self.weight
 
     @property
     def holds(self) -> bool:
-        return self.bound <= self.capacity
+        return self.sum <= self.capacity
+
+    @property
+    def longest(self) -> int:
+        """Most terms whose sum is exact."""
+        return self.capacity // (self.code * self.weight)
 
     def __str__(self) -> str:
-        order = "<" if self.holds else ">="
+        limit, inside, outside = (
+            ("2**31", "<", ">=") if self.accumulator == "int32" else ("2**24", "<=", ">")
+        )
         return (
-            f"|group sum| <= {self.terms} * {self.code} * {self.weight} = {self.bound}"
-            f" {order} 2**31, held in {self.accumulator}"
+            f"|{self.what} sum| <= {self.terms} * {self.code} * {self.weight} = {self.sum}"
+            f" {inside if self.holds else outside} {limit}, held in {self.accumulator}"
         )
 
 
-def prove(contract: Contract, limits: Limits) -> Proof | None:
-    """The proof for a contract's group sums; None where an operation sums no integers."""
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """The bounds of every accumulator that a group's sum goes through."""
+
+    bounds: tuple[Bound, ...]
+    chunk: int | None  # K elements after which fp32 is rounded to int32; None: never
+
+    @property
+    def holds(self) -> bool:
+        return all(bound.holds for bound in self.bounds)
+
+    def __str__(self) -> str:
+        return "; ".join(str(bound) for bound in self.bounds)
+
+
+def prove(
+    contract: Contract, limits: Limits, *, dot: str | None = "int8", unpack: str | None = "none"
+) -> Proof | None:
+    """The proof for a contract's group sums by a dot strategy; None where an operation sums no
+    integers.
+
+    An fp32 accumulator takes a whole group where that is exact, else chunks that int32 adds up.
+    """
     if not isinstance(contract, GemmContract):
         return None
-    return Proof(
-        terms=contract.group_k or limits.k,
-        code=FORMATS[contract.codes].magnitude,
-        weight=FORMATS[contract.weights].magnitude,
-        accumulator="int32",
-        capacity=INT32_MAX,
-    )
+    terms = contract.group_k or limits.k
+    code = FORMATS[contract.codes].magnitude
+    weight = FORMATS[contract.weights].magnitude
+    if unpack in ("shift", "ptx"):
+        weight *= NIBBLE_FACTOR
+    total = Bound("group", terms, code, weight, "int32", INT32_MAX)
+    if dot != "fp16_exact":
+        return Proof((total,), None)
+    whole = Bound("group", terms, code, weight, "fp32", FP32_INTEGERS)
+    if whole.holds:
+        return Proof((whole,), None)
+    chunk = Bound("chunk", whole.longest, code, weight, "fp32", FP32_INTEGERS)
+    return Proof((chunk, total), whole.longest)

@@ -1,18 +1,22 @@
-"""Lower one contract on one target: enumerate, prune, prove, rank, keep."""
+"""Lower one contract on one target: enumerate, prune, prove, rank, keep.
+
+Contracts that move and multiply alike (`GemmContract.geometry`) are judged once.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 from generator.errors import BuildError, Finding
 from generator.lower.bands import ANY, Band, bands
-from generator.lower.contract import Contract
+from generator.lower.contract import Contract, GemmContract
 from generator.lower.cost import Shape, cost
-from generator.lower.enumerate import designs
-from generator.lower.prune import Rejection, reject
+from generator.lower.enumerate import designs, space
+from generator.lower.prune import Rejection, reject_design, reject_variant
 from generator.lower.variant import Design, Variant
-from generator.spec.model import Spec, Target
+from generator.spec.model import Frozen, Limits, Spec, Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,16 @@ class Plan:
             counts[each.rule.name] = counts.get(each.rule.name, 0) + 1
         return counts
 
+    def within(self, wanted: Sequence[Band]) -> Plan:
+        """The plan with the designs alone that serve some bands: those of their row tiles."""
+        tiles = {band.block_m for band in wanted}
+        kept = tuple(v for v in self.kept if v.design.block_m in tiles)
+        own = {v.design for v in kept}
+        ranked = tuple(
+            RankedBand(each.band, tuple(d for d in each.designs if d in own)) for each in self.bands
+        )
+        return replace(self, kept=kept, bands=ranked)
+
 
 @dataclass(frozen=True, slots=True)
 class ShapeSource:
@@ -50,9 +64,23 @@ class ShapeSource:
     experts: int
     n: int
     k: int
+    rows: int  # of its largest call
 
     def at(self, rows_per_expert: int) -> Shape:
         return Shape(self.experts, rows_per_expert, self.n, self.k)
+
+    def sizes(self) -> dict[str, int]:
+        """Of its largest call, by the names that conditions use."""
+        return {"rows": self.rows, "N": self.n, "K": self.k, "experts": self.experts}
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A whole design space after pruning."""
+
+    enumerated: int
+    legal: tuple[Variant, ...]
+    rejections: tuple[Rejection, ...]
 
 
 def lower(spec: Spec, contract: Contract, target: Target, sources: Sequence[ShapeSource]) -> Plan:
@@ -60,35 +88,59 @@ def lower(spec: Spec, contract: Contract, target: Target, sources: Sequence[Shap
 
     Raises BuildError, with every rule's first example, where no design is legal.
     """
-    variants = [
-        Variant(contract, design, target, spec.limits)
-        for design in designs(spec, contract.operation)
-    ]
-    judged = [(variant, reject(variant)) for variant in variants]
-    legal = [variant for variant, rejection in judged if rejection is None]
-    rejections = tuple(rejection for _, rejection in judged if rejection is not None)
-    if not legal:
-        raise BuildError(_no_legal(contract, target, rejections))
-    if target.keep == "one":
-        best = _cheapest(legal, sources, ANY)
-        kept: tuple[Variant, ...] = (best,)
-        ranked: tuple[RankedBand, ...] = (RankedBand(ANY, (best.design,)),)
-    else:
-        kept, ranked = _per_band(legal, sources)
-    if not kept:
+    listed = space(spec, contract.operation)
+    geometry = contract.geometry if isinstance(contract, GemmContract) else contract
+    judged = _judge(geometry, listed, target, spec.limits)
+    if not judged.legal:
+        raise BuildError(_no_legal(contract, target, judged.rejections))
+    chosen, ranked = _choose(geometry, listed, target, spec.limits, tuple(sources))
+    if not chosen:
         shapes = ", ".join(f"N={each.n} K={each.k}" for each in sources)
         what = f"no legal design accepts any of the shapes it is ranked for: {shapes}"
         raise BuildError(
             Finding(f"{contract.name} on {target.name}", what, "add smaller tiles to the spec")
         )
-    return Plan(contract, target, len(variants), len(legal), kept, ranked, rejections)
+    kept = tuple(Variant(contract, design, target, spec.limits) for design in chosen)
+    legal = len(judged.legal)
+    return Plan(contract, target, judged.enumerated, legal, kept, ranked, judged.rejections)
 
 
-def _per_band(
-    legal: list[Variant], sources: Sequence[ShapeSource]
-) -> tuple[tuple[Variant, ...], tuple[RankedBand, ...]]:
-    """The cheapest design of each band; every band then ranks all that were kept."""
-    every_band = bands(v.design.block_m for v in legal if v.design.block_m) or (ANY,)
+@lru_cache(maxsize=None)
+def _sound(listed: Frozen, target: Target) -> tuple[tuple[Design, ...], tuple[Rejection, ...]]:
+    """The designs that break no rule of designs, and the rejections of the others."""
+    judged = [(design, reject_design(design, target)) for design in designs(listed)]
+    return (
+        tuple(design for design, rejection in judged if rejection is None),
+        tuple(rejection for _, rejection in judged if rejection is not None),
+    )
+
+
+@lru_cache(maxsize=None)
+def _judge(geometry: Contract, listed: Frozen, target: Target, limits: Limits) -> Judged:
+    sound, unsound = _sound(listed, target)
+    legal, rejections = [], list(unsound)
+    for design in sound:
+        variant = Variant(geometry, design, target, limits)
+        rejection = reject_variant(variant)
+        if rejection is None:
+            legal.append(variant)
+        else:
+            rejections.append(rejection)
+    return Judged(len(legal) + len(rejections), tuple(legal), tuple(rejections))
+
+
+@lru_cache(maxsize=None)
+def _choose(
+    geometry: Contract,
+    listed: Frozen,
+    target: Target,
+    limits: Limits,
+    sources: tuple[ShapeSource, ...],
+) -> tuple[tuple[Design, ...], tuple[RankedBand, ...]]:
+    """The cheapest designs of each band; every band then ranks all that were kept."""
+    legal = list(_judge(geometry, listed, target, limits).legal)
+    tiles = {v.design.block_m for v in legal if v.gemm and v.design.block_m}
+    every_band = bands(tiles) if tiles else (ANY,)
     kept: list[Variant] = []
     for band in every_band:
         in_band = [v for v in legal if band.block_m in (None, v.design.block_m)]
@@ -98,26 +150,35 @@ def _per_band(
         RankedBand(band, tuple(v.design for v in _order(kept, sources, band)))
         for band in every_band
     )
-    return tuple(kept), ranked
+    return tuple(v.design for v in kept), ranked
 
 
 def _covering(variants: list[Variant], sources: Sequence[ShapeSource], band: Band) -> list[Variant]:
-    """The cheapest design that accepts every shape, or as few as accept them all."""
+    """The cheapest design that accepts every shape, or as few as accept them all.
+
+    Tails and wide offsets are emitted only for shapes that nothing simpler accepts.
+    """
     chosen: list[Variant] = []
     open_sources = list(sources)
-    while open_sources:
-        reach = {id(v): sum(_accepts(v, s) for s in open_sources) for v in variants}
-        widest = max(reach.values())
-        if widest == 0:
-            break  # the portable variant serves these shapes
-        best = _cheapest([v for v in variants if reach[id(v)] == widest], open_sources, band)
-        chosen.append(best)
-        open_sources = [s for s in open_sources if not _accepts(best, s)]
-    return chosen
+    for traits in (0, 1, 2):
+        simple = [v for v in variants if _traits(v) == traits]
+        while open_sources and simple:
+            reach = {id(v): sum(_accepts(v, s) for s in open_sources) for v in simple}
+            widest = max(reach.values())
+            if widest == 0:
+                break
+            best = _order([v for v in simple if reach[id(v)] == widest], open_sources, band)[0]
+            chosen.append(best)
+            open_sources = [s for s in open_sources if not _accepts(best, s)]
+    return chosen  # the portable variant serves shapes that are left
+
+
+def _traits(variant: Variant) -> int:
+    return (variant.design.tail == "any") + (variant.design.offsets == "int64")
 
 
 def _accepts(variant: Variant, source: ShapeSource) -> bool:
-    sizes = source.at(1).sizes()
+    sizes = source.sizes()
     return all(each.holds(sizes) for each in variant.requires)
 
 
@@ -128,26 +189,22 @@ def _order(variants: list[Variant], sources: Sequence[ShapeSource], band: Band) 
     """
     costs: list[list[float]] = [[] for _ in variants]
     for source in sources:
-        for rows in band.samples:
-            here = {
-                index: cost(variant, source.at(rows)).total_us
-                for index, variant in enumerate(variants)
-                if _accepts(variant, source)
-            }
+        accepting = [i for i, variant in enumerate(variants) if _accepts(variant, source)]
+        for rows in band.samples if accepting else ():
+            shape = source.at(rows)
+            here = {index: cost(variants[index], shape).total_us for index in accepting}
+            least = min(here.values())
             for index, each in here.items():
-                costs[index].append(each / min(here.values()))
+                costs[index].append(each / least)
     samples = len(sources) * len(band.samples)
 
     def key(index: int) -> tuple[bool, int, float, str]:
         own, design = costs[index], variants[index].design
         mean = round(sum(own) / len(own), 6) if own else 0.0
-        return (design.block_m != band.block_m, samples - len(own), mean, design.name)
+        foreign = band.block_m is not None and design.block_m != band.block_m
+        return (foreign, samples - len(own), mean, design.name)
 
     return [variants[index] for index in sorted(range(len(variants)), key=key)]
-
-
-def _cheapest(variants: list[Variant], sources: Sequence[ShapeSource], band: Band) -> Variant:
-    return _order(variants, sources, band)[0]
 
 
 def _no_legal(contract: Contract, target: Target, rejections: Sequence[Rejection]) -> list[Finding]:
@@ -160,7 +217,7 @@ def _no_legal(contract: Contract, target: Target, rejections: Sequence[Rejection
         Finding(
             f"{contract.name} on {target.name}",
             f"no legal design: {name} rejects {counts[name]} of {len(rejections)},"
-            f" such as {each.variant.design.name}: {each.what}",
+            f" such as {each.design.name}: {each.what}",
             "widen the design space of the spec, or mend the target's limits",
             each.rule.why,
         )

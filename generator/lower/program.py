@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import TypeVar
@@ -10,18 +10,16 @@ from typing import TypeVar
 from generator.errors import BuildError, Finding
 from generator.lower.contract import (
     Contract,
-    GemmContract,
     LayerContract,
     LayerPlan,
     all_layers,
     model_layers,
     plans,
 )
-from generator.lower.plan import Plan, ShapeSource, lower
+from generator.lower.layer import PlanBand, rank_plans, wanted_bands
+from generator.lower.plan import Plan, lower
+from generator.lower.shapes import Users, users
 from generator.spec.model import Model, Spec, SpecSet, Target
-
-# Layers of no shipped model are ranked for these, the middle of the field's real shapes.
-TYPICAL = (ShapeSource(experts=64, n=2048, k=2048), ShapeSource(experts=64, n=1024, k=4096))
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +34,11 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class LayerEntry:
-    """A layer contract and the plans that realise it."""
+    """A layer contract, the plans that realise it, and when a target takes which."""
 
     contract: LayerContract
     plans: tuple[LayerPlan, ...]
+    bands: Mapping[str, tuple[PlanBand, ...]]  # by target
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,27 +59,90 @@ def program(loaded: SpecSet, selection: Selection) -> Program:
     _refuse_unknown(loaded, selection)
     specs = _named(loaded.specs, selection.specs)
     targets = _named(loaded.targets, selection.targets)
-    layers = _layers(specs, loaded.models, selection)
-    _one_spec(layers)
+    by_name = {spec.name: spec for spec in specs}
+    layers = {
+        layer: plans(by_name[layer.spec], layer)
+        for layer in _layers(specs, loaded.models, selection)
+    }
+    _one_spec(list(layers))
+    known = users(loaded, list(layers.items()))
+    ranked: dict[LayerContract, LayerEntry] = {}
     lowered: dict[tuple[str, str], Plan] = {}
     owners: dict[str, tuple[Contract, Spec]] = {}
     for spec in specs:
-        spec_layers = [layer for layer in layers if layer.contract.spec == spec.name]
-        for contract in _contracts(spec_layers, selection):
+        chosen = [each for each in targets if each.name in (selection.targets or spec.targets)]
+        own = {layer: each for layer, each in layers.items() if layer.spec == spec.name}
+        for layer, layer_plans in own.items():
+            ranked[layer] = _ranked(layer, layer_plans, spec, chosen, loaded.targets, known)
+        for contract in _contracts(own, selection):
             _one_meaning(owners, contract, spec)
-            for target in targets:
+            for target in chosen:
                 key = (contract.name, target.name)
-                emitted = target.name in spec.targets and contract.operation in target.operations
-                if emitted and key not in lowered:
-                    sources = _sources(contract, spec_layers, spec, loaded.models)
-                    lowered[key] = lower(spec, contract, target, sources)
+                if contract.operation in target.operations and key not in lowered:
+                    plan = lower(spec, contract, target, known.sources(contract))
+                    plan = _restricted(plan, ranked, known)
+                    if plan.kept:
+                        lowered[key] = plan
     if not lowered:
         raise BuildError(_nothing(layers, targets, selection))
-    built = {plan.contract for plan in lowered.values()}
-    whole = tuple(
-        layer for layer in layers if all(set(plan.contracts) <= built for plan in layer.plans)
+    used = {target for _, target in lowered}
+    return Program(
+        _whole(list(ranked.values()), {plan.contract for plan in lowered.values()}),
+        tuple(lowered.values()),
+        tuple(target for target in targets if target.name in used),
+        loaded.models,
+        specs,
     )
-    return Program(whole, tuple(lowered.values()), targets, loaded.models, specs)
+
+
+def _ranked(
+    layer: LayerContract,
+    layer_plans: tuple[LayerPlan, ...],
+    spec: Spec,
+    chosen: Sequence[Target],
+    every_target: Sequence[Target],
+    known: Users,
+) -> LayerEntry:
+    """The layer with its plans ranked on every target that has both of its GEMMs."""
+
+    def ranked(target: Target) -> tuple[PlanBand, ...]:
+        def lowered(contract: Contract) -> Plan:
+            having = (each for each in (target, *every_target))
+            own = next(each for each in having if contract.operation in each.operations)
+            return lower(spec, contract, own, known.sources(contract))
+
+        return rank_plans(layer_plans, lowered, target, known.layer_source(layer))
+
+    both = [target for target in chosen if {"up", "down"} <= set(target.operations)]
+    return LayerEntry(layer, layer_plans, {target.name: ranked(target) for target in both})
+
+
+def _restricted(plan: Plan, ranked: Mapping[LayerContract, LayerEntry], known: Users) -> Plan:
+    """Without the designs of bands in which no layer takes a plan that uses the contract."""
+    if plan.contract.operation not in ("up", "down"):
+        return plan
+    wanted = [
+        band
+        for layer, name in known.of(plan.contract)
+        if layer in ranked
+        for band in wanted_bands(ranked[layer].bands.get(plan.target.name, ()), name)
+    ]
+    return plan.within(wanted)
+
+
+def _whole(layers: Sequence[LayerEntry], built: set[Contract]) -> tuple[LayerEntry, ...]:
+    """The layers with those of their plans whose every contract is built."""
+    whole = []
+    for layer in layers:
+        kept = tuple(each for each in layer.plans if set(each.contracts) <= built)
+        names = {each.name for each in kept}
+        bands = {
+            target: tuple(each.among(names) for each in ranked)
+            for target, ranked in layer.bands.items()
+        }
+        if kept:
+            whole.append(LayerEntry(layer.contract, kept, bands))
+    return tuple(whole)
 
 
 Named = TypeVar("Named", Spec, Target)
@@ -107,13 +169,13 @@ def _named(items: Sequence[Named], names: tuple[str, ...]) -> tuple[Named, ...]:
 
 
 def _nothing(
-    layers: list[LayerEntry], targets: tuple[Target, ...], selection: Selection
+    layers: Mapping[LayerContract, tuple[LayerPlan, ...]],
+    targets: tuple[Target, ...],
+    selection: Selection,
 ) -> Finding:
     """Why a selection is empty: no name fits, or no chosen target has the operation."""
     asked = " ".join(f"--contract {each}" for each in selection.contracts) or "the selection"
-    operations = {
-        contract.operation for each in layers for contract in _contracts([each], selection)
-    }
+    operations = {contract.operation for contract in _contracts(layers, selection)}
     names = ", ".join(target.name for target in targets)
     if operations:
         what = f"{', '.join(sorted(operations))} is not emitted for {names}"
@@ -124,9 +186,8 @@ def _nothing(
 
 def _layers(
     specs: tuple[Spec, ...], models: tuple[Model, ...], selection: Selection
-) -> list[LayerEntry]:
+) -> list[LayerContract]:
     """Layers of the models; with --all or patterns all of one group size; any that is named."""
-    by_name = {spec.name: spec for spec in specs}
     contracts = model_layers(specs, models)
     if selection.everything or selection.contracts:
         contracts += [layer for spec in specs for layer in all_layers(spec)]
@@ -137,22 +198,21 @@ def _layers(
             for layer in all_layers(spec, mixed=True)
             if any(fnmatch(layer.name, pattern) for pattern in selection.contracts)
         ]
-    return [
-        LayerEntry(contract, plans(by_name[contract.spec], contract))
-        for contract in dict.fromkeys(contracts)
-    ]
+    return list(dict.fromkeys(contracts))
 
 
-def _contracts(layers: list[LayerEntry], selection: Selection) -> list[Contract]:
+def _contracts(
+    layers: Mapping[LayerContract, tuple[LayerPlan, ...]], selection: Selection
+) -> list[Contract]:
     """Contracts in first-use order; a pattern that names a layer takes all of its contracts."""
     chosen: dict[Contract, None] = {}
-    for layer in layers:
-        for plan in layer.plans:
+    for layer, layer_plans in layers.items():
+        for plan in layer_plans:
             for contract in plan.contracts:
                 if not selection.contracts or any(
                     fnmatch(name, pattern)
                     for pattern in selection.contracts
-                    for name in (layer.contract.name, contract.name)
+                    for name in (layer.name, contract.name)
                 ):
                     chosen.setdefault(contract)
     return list(chosen)
@@ -178,12 +238,12 @@ def _one_meaning(owners: dict[str, tuple[Contract, Spec]], contract: Contract, s
         )
 
 
-def _one_spec(layers: list[LayerEntry]) -> None:
+def _one_spec(layers: list[LayerContract]) -> None:
     """A layer's name stands for one spec."""
     owners: dict[str, str] = {}
     shared: dict[tuple[str, str], list[str]] = {}
     for layer in layers:
-        name, spec = layer.contract.name, layer.contract.spec
+        name, spec = layer.name, layer.spec
         owner = owners.setdefault(name, spec)
         if owner != spec:
             shared.setdefault((owner, spec), []).append(name)
@@ -198,36 +258,3 @@ def _one_spec(layers: list[LayerEntry]) -> None:
                 for (first, second), names in shared.items()
             ]
         )
-
-
-def _sources(
-    contract: Contract, layers: list[LayerEntry], spec: Spec, models: tuple[Model, ...]
-) -> list[ShapeSource]:
-    """The shapes that a contract meets in the models; else any of theirs that its group divides."""
-    users = {
-        layer.contract
-        for layer in layers
-        if any(contract in plan.contracts for plan in layer.plans)
-    }
-    named = [model for model in models if users & set(model_layers((spec,), (model,)))]
-    met = [_source(contract, model) for model in named or models]
-    group = contract.group_k if isinstance(contract, GemmContract) else None
-    fits = [source for source in met if not group or source.k % group == 0]
-    if fits:
-        return list(dict.fromkeys(fits))
-    step = group or 1
-    return [ShapeSource(each.experts, each.n, -(-each.k // step) * step) for each in TYPICAL]
-
-
-def _source(contract: Contract, model: Model) -> ShapeSource:
-    """N and K of an operation in a model."""
-    hidden, intermediate = model.hidden, model.intermediate
-    match contract.operation:
-        case "up":
-            return ShapeSource(model.experts, intermediate, hidden)
-        case "down":
-            return ShapeSource(model.experts, hidden, intermediate)
-        case "requantize":
-            return ShapeSource(model.experts, intermediate, intermediate)
-        case _:
-            return ShapeSource(model.experts, hidden, hidden)

@@ -9,57 +9,123 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from generator.lower.variant import INT32, Variant
+from generator.lower.variant import INT32, Design, Variant
+from generator.packing import K_UNIT, block_length
+from generator.spec.model import Target
 
 # Registers of the gated epilogue beside the two fp32 tiles. Triton 3.9 spills at 128 registers of
 # tiles for sm_90 and not at 64 (2026-11-22).
 GATE_REGISTERS = 130
-LEAST_DOT_K = 32  # an int8 dot of K = 16 does not compile (Triton 3.6 to 3.9)
+# K of the least dot that compiles (Triton 3.6 to 3.9); outer products take one element.
+LEAST_DOT_K = {"int8": 32, "fp16_exact": 16, "rank1": 1}
 LEAST_WARP_SUMS = 16 * 8  # outputs of the smallest matrix instruction of one warp
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A named reason to reject a variant."""
+    """A named reason to reject a variant; `of_design` where its contract does not matter."""
 
     name: str
     why: str
-    violation: Callable[[Variant], str | None]
+    of_variant: Callable[[Variant], str | None] | None = None
+    of_design: Callable[[Design, Target], str | None] | None = None
+
+    def violation(self, variant: Variant) -> str | None:
+        """What the variant violates, in numbers; None where it keeps the rule."""
+        if self.of_design is not None:
+            return self.of_design(variant.design, variant.target)
+        assert self.of_variant is not None
+        return self.of_variant(variant)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Rejection:
-    """One variant and the rule it breaks."""
+    """One design and the rule it breaks."""
 
-    variant: Variant
+    design: Design
     rule: Rule
     what: str
 
 
-def _block_k_exceeds_group(variant: Variant) -> str | None:
-    gemm, block_k = variant.gemm, variant.design.block_k
-    if gemm is None or gemm.group_k is None or block_k is None or block_k <= gemm.group_k:
+def _strategy_on_target(design: Design, target: Target) -> str | None:
+    if design.dot is None or design.dot in target.dots:
         return None
-    nearest = 1 << (gemm.group_k.bit_length() - 1)
-    return f"block_k {block_k} > group {gemm.group_k}; at most {nearest} fits"
+    return f"dot `{design.dot}` is not right on {target.name}; it has {', '.join(target.dots)}"
 
 
-def _dot_minimum(variant: Variant) -> str | None:
+def _slower_strategy(design: Design, target: Target) -> str | None:
+    best, rates = target.fastest_dot, target.cost.dot_ops_per_us
+    if design.dot in (None, best) or rates.of(design.dot) == rates.of(best):
+        return None
+    return (
+        f"dot `{design.dot}` does {rates.of(design.dot)} operations a microsecond"
+        f" < {rates.of(best)}; use {best}"
+    )
+
+
+def _unpack_on_target(design: Design, target: Target) -> str | None:
+    if design.unpack in (None, "none") or design.unpack in target.unpacks:
+        return None
+    legal = ", ".join(each for each in target.unpacks if each != "none")
+    return f"unpack `{design.unpack}` does not compile for {target.name}; it has {legal}"
+
+
+def _row_tile(design: Design, target: Target) -> str | None:
+    tiles, block_m = target.row_tiles, design.block_m
+    if design.dot is None or block_m is None or block_m in tiles:
+        return None
+    nearest = min(tiles, key=lambda tile: abs(tile - block_m))
+    listed = ", ".join(str(tile) for tile in tiles)
+    return f"block_m {block_m} is no row tile of {target.name} ({listed}); use {nearest}"
+
+
+def _block_k_exceeds_group(variant: Variant) -> str | None:
     gemm, block_k = variant.gemm, variant.design.block_k
     if gemm is None or block_k is None:
         return None
-    smallest = variant.walk.smallest
-    if smallest >= LEAST_DOT_K:
+    if variant.planes:
+        longest = block_length(gemm.group_k) // 2
+        what = f"plane {longest} of a block"
+    elif gemm.group_k is not None:
+        longest, what = gemm.group_k, f"group {gemm.group_k}"
+    else:
         return None
-    return f"a dot of K = {smallest} < {LEAST_DOT_K}; use block_k {LEAST_DOT_K} or more"
+    if block_k <= longest:
+        return None
+    return f"block_k {block_k} > {what}; at most {1 << (longest.bit_length() - 1)} fits"
+
+
+def _dot_minimum(variant: Variant) -> str | None:
+    gemm, block_k, dot = variant.gemm, variant.design.block_k, variant.design.dot
+    if gemm is None or block_k is None or dot is None:
+        return None
+    least = LEAST_DOT_K[dot]
+    if dot == "rank1":
+        return None if block_k == 1 else f"outer products of {block_k} K > 1; use block_k 1"
+    smallest = block_k if block_k < least else variant.walk.smallest
+    if smallest >= least:
+        return None
+    return f"a dot of K = {smallest} < {least}; use block_k {least} or more"
 
 
 def _accumulator_exact(variant: Variant) -> str | None:
     proof = variant.proof
-    if proof is None or proof.holds:
+    if proof is None:
         return None
-    longest = proof.capacity // (proof.code * proof.weight)
-    return f"{proof}; groups of up to {longest} are exact"
+    if not proof.holds:
+        longest = min(bound.longest for bound in proof.bounds if not bound.holds)
+        return f"{proof}; groups of up to {longest} are exact"
+    if variant.chunk_turns == 0:
+        step = variant.walk.turn_k or variant.walk.unit_k
+        return f"a step of {step} K > {proof.chunk}, what fp32 sums exactly; use a shorter block_k"
+    return None
+
+
+def _tail_cannot_occur(variant: Variant) -> str | None:
+    if variant.gemm is None or variant.design.tail != "any" or variant.possible_tail:
+        return None
+    unit = variant.walk.unit_k
+    return f"turns of {unit} K divide every K, a multiple of {K_UNIT}; use tail none"
 
 
 def _shared_memory(variant: Variant) -> str | None:
@@ -104,13 +170,6 @@ def _warp_work(variant: Variant) -> str | None:
     return f"{sums} outputs a warp < {LEAST_WARP_SUMS}; {nearest}"
 
 
-def _strategy_on_target(variant: Variant) -> str | None:
-    dot, target = variant.design.dot, variant.target
-    if dot is None or dot in target.dots:
-        return None
-    return f"dot `{dot}` is not right on {target.name}; it has {', '.join(target.dots)}"
-
-
 def _offsets_fit(variant: Variant) -> str | None:
     limits = variant.limits
     if variant.gemm is None or limits.n * limits.k < INT32:
@@ -123,41 +182,41 @@ def _offsets_fit(variant: Variant) -> str | None:
 
 def _accept_multiples(variant: Variant) -> str | None:
     promise, design = variant.target.accept_multiples, variant.design
-    if promise == "none":
+    if promise == "none" or variant.contract.operation == "route":
         return None
-    if design.block_n and variant.contract.operation != "route" and promise.n % design.block_n:
+    if design.block_n and promise.n % design.block_n:
         most = promise.n & -promise.n  # the largest power of two that divides it
         return f"block_n {design.block_n} does not divide {promise.n}; use at most {most}"
-    channel = variant.gemm is not None and variant.gemm.group_k is None
-    if design.block_k and channel and promise.k % design.block_k:
-        most = promise.k & -promise.k
-        return f"block_k {design.block_k} does not divide {promise.k}; use at most {most}"
+    if variant.gemm is None:
+        return None
+    if not variant.tail and promise.k % variant.walk.unit_k:
+        return f"turns of {variant.walk.unit_k} K do not divide {promise.k}; use tail any"
+    limits = variant.limits
+    most = limits.rows * max(limits.k, limits.n)
+    if design.offsets == "int32" and most >= INT32:
+        return f"limits rows * n or k = {most} >= 2**31, the int32 offset of a row; use int64"
     return None
 
 
-def _row_tile(variant: Variant) -> str | None:
-    fixed, block_m = variant.target.row_tile, variant.design.block_m
-    if variant.gemm is None or fixed == "any" or block_m == fixed:
-        return None
-    return f"block_m {block_m} is not the row tile {fixed} of {variant.target.name}; use {fixed}"
-
-
 RULES = (
+    Rule(
+        "strategy_on_target",
+        "some back ends compile a dot wrongly or not at all",
+        of_design=_strategy_on_target,
+    ),
+    Rule("slower_strategy", "strategies differ in speed, never in bits", of_design=_slower_strategy),
+    Rule("unpack_on_target", "inline assembly is one back end's", of_design=_unpack_on_target),
+    Rule("row_tile", "a target keeps designs of a few row tiles, one band each", of_design=_row_tile),
+    Rule("dot_minimum", "matrix instructions have a least K", _dot_minimum),
     Rule(
         "block_k_exceeds_group",
         "a tile that crosses a group would mix two scales, or waste masked lanes",
         _block_k_exceeds_group,
     ),
-    Rule("dot_minimum", "matrix instructions have a least K", _dot_minimum),
     Rule("accumulator_exact", "a group's sum must be the exact integer", _accumulator_exact),
-    Rule(
-        "strategy_on_target",
-        "some back ends compile a dot wrongly or not at all",
-        _strategy_on_target,
-    ),
+    Rule("tail_cannot_occur", "text that never runs is not emitted", _tail_cannot_occur),
     Rule("offsets_fit", "an offset that wraps reads another expert's weights", _offsets_fit),
     Rule("accept_multiples", "a target may promise to run any layer", _accept_multiples),
-    Rule("row_tile", "the up and the down kernel of a layer share one tile map", _row_tile),
     Rule("warp_work", "a warp without a whole matrix instruction repeats another's", _warp_work),
     Rule(
         "accumulator_registers", "sums that do not fit in registers spill", _accumulator_registers
@@ -166,10 +225,29 @@ RULES = (
 )
 
 
-def reject(variant: Variant) -> Rejection | None:
-    """The first rule that a variant breaks, in the order of RULES."""
-    for rule in RULES:
-        what = rule.violation(variant)
+DESIGN_RULES = tuple(rule for rule in RULES if rule.of_design)
+VARIANT_RULES = tuple(rule for rule in RULES if rule.of_variant)
+
+
+def reject_design(design: Design, target: Target) -> Rejection | None:
+    """The first rule that a design breaks on a target, whatever its contract."""
+    for rule in DESIGN_RULES:
+        what = rule.of_design(design, target) if rule.of_design else None
         if what is not None:
-            return Rejection(variant, rule, what)
+            return Rejection(design, rule, what)
+    return None
+
+
+def reject(variant: Variant) -> Rejection | None:
+    """The first rule that a variant breaks: those of designs first, each in the order of RULES."""
+    early = reject_design(variant.design, variant.target)
+    return early or reject_variant(variant)
+
+
+def reject_variant(variant: Variant) -> Rejection | None:
+    """The first rule that a variant of a sound design breaks."""
+    for rule in VARIANT_RULES:
+        what = rule.of_variant(variant) if rule.of_variant else None
+        if what is not None:
+            return Rejection(variant.design, rule, what)
     return None

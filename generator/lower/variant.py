@@ -13,23 +13,24 @@ from generator.conditions import AtMost, Condition, Multiple, ProductBelow
 from generator.formats import FORMATS
 from generator.lower.contract import Contract, GemmContract
 from generator.lower.exactness import Proof, prove
-from generator.lower.walk import Walk, looped, unrolled
+from generator.lower.walk import Tail, Walk, planes_walk, rows_walk, tail
+from generator.packing import K_UNIT
 from generator.spec.model import Limits, Target
 
 # Row-wise kernels mask the end of a row; rows that are multiples of this keep their accesses 16
 # bytes wide.
 ROW_UNIT = 32
-# Registers of one thread that each further tile of an unrolled group keeps alive. Without them a
+# Registers of one thread that each further dot of an unrolled group keeps alive. Without them a
 # group of 320 in three tiles spilled 56 bytes at 128 registers of sums (sm_90, Triton 3.9,
 # 2026-11-22).
 TILE_REGISTERS = 24
-UNROLLED_TILES = 4  # a group of more tiles is walked in a loop
-INT32 = 2**31  # offsets and counts are int32 in emitted kernels
+UNROLLED_DOTS = 4  # a group of more dots is walked in a loop
+INT32 = 2**31  # offsets and counts are int32 in emitted kernels, unless a design says int64
 
 
 @dataclass(frozen=True, slots=True)
 class Design:
-    """Tile sizes, warps and stages. A dimension that an operation does not have is None."""
+    """Tile sizes, warps, stages and traits. What an operation does not have is None."""
 
     warps: int
     stages: int
@@ -37,12 +38,22 @@ class Design:
     block_n: int | None = None
     block_k: int | None = None
     dot: str | None = None
+    unpack: str | None = None
+    tail: str | None = None
+    offsets: str | None = None
 
     @property
     def name(self) -> str:
+        """Tile, warps and stages, then what departs from the usual: int8 dots, no tail, int32."""
         blocks = (("m", self.block_m), ("n", self.block_n), ("k", self.block_k))
         tile = "".join(f"{letter}{size}" for letter, size in blocks if size is not None)
-        return f"{tile}_w{self.warps}s{self.stages}"
+        traits = (
+            {"fp16_exact": "fp16", "rank1": "rank1"}.get(self.dot or "", ""),
+            self.unpack if self.unpack not in (None, "none") else "",
+            "tail" if self.tail == "any" else "",
+            "wide" if self.offsets == "int64" else "",
+        )
+        return "_".join([tile, f"w{self.warps}s{self.stages}", *(each for each in traits if each)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,61 +92,107 @@ class Variant:
         """Threads of one program."""
         return self.design.warps * self.target.warp_size
 
-    @property
+    @cached_property
     def gemm(self) -> GemmContract | None:
         return self.contract if isinstance(self.contract, GemmContract) else None
 
     @cached_property
     def proof(self) -> Proof | None:
-        return prove(self.contract, self.limits)
+        return prove(
+            self.contract, self.limits, dot=self.design.dot, unpack=self.design.unpack
+        )
+
+    @property
+    def planes(self) -> bool:
+        """Whether weights are nibbles in planes."""
+        return self.gemm is not None and self.gemm.packing == "planes"
 
     @cached_property
     def walk(self) -> Walk:
-        """The tiles of one group (of one step, where the scale covers all K)."""
-        assert self.gemm is not None and self.design.block_k is not None
-        if self.gemm.group_k is None:
-            return unrolled(self.design.block_k, self.design.block_k)
-        whole = unrolled(self.gemm.group_k, self.design.block_k)
-        fits = self._staged_bytes(whole) <= self.target.shared_memory
-        if len(whole.tiles) == 1 or (fits and len(whole.tiles) <= UNROLLED_TILES):
+        """One turn of the loop over K."""
+        gemm, block_k = self.gemm, self.design.block_k
+        assert gemm is not None and block_k is not None
+        if self.design.dot == "rank1":
+            return self._walk(loop=gemm.group_k is not None or self.planes)
+        whole = self._walk(loop=False)
+        if whole.dots <= len(whole.tiles[0].planes):  # one tile
             return whole
-        return looped(self.gemm.group_k, self.design.block_k)
+        looped = self._walk(loop=True)
+        if looped.repeat < 2:
+            return whole
+        cut = self.proof is not None and self.proof.chunk is not None and gemm.group_k is not None
+        fits = self._staged_bytes(whole) <= self.target.shared_memory
+        return whole if fits and whole.dots <= UNROLLED_DOTS and not cut else looped
+
+    def _walk(self, *, loop: bool) -> Walk:
+        gemm, block_k = self.gemm, self.design.block_k
+        assert gemm is not None and block_k is not None
+        if self.planes:
+            return planes_walk(gemm.group_k, block_k, loop=loop)
+        return rows_walk(gemm.group_k or block_k, block_k, loop=loop)
+
+    @cached_property
+    def tail(self) -> Tail | None:
+        """What a walk leaves of padded rows; None where it leaves nothing or does not walk it."""
+        return self.possible_tail if self.design.tail == "any" else None
+
+    @cached_property
+    def possible_tail(self) -> Tail | None:
+        assert self.gemm is not None
+        single = self.design.dot == "rank1"
+        return tail(self.gemm.group_k, self.walk.unit_k, planes=self.planes, single=single)
 
     @property
-    def unit_k(self) -> int:
-        """K elements of one iteration of the outer loop."""
-        assert self.gemm is not None and self.design.block_k is not None
-        return self.gemm.group_k or self.design.block_k
+    def chunk_turns(self) -> int | None:
+        """Turns of the loop, inner where there is one, whose sum fp32 holds; None: all of them."""
+        if self.gemm is None or self.proof is None or self.proof.chunk is None:
+            return None
+        if self.gemm.group_k is None:
+            return self.proof.chunk // self.walk.unit_k
+        most = self.proof.chunk // self.walk.turn_k if self.walk.repeat else 0
+        turns = [each for each in range(1, most + 1) if self.walk.repeat % each == 0]
+        return turns[-1] if turns else 0
 
-    def _bytes_per_k(self) -> int:
+    def _row_bytes(self) -> int:
+        """Bytes of one K element of a tile of rows, in shared memory for the dot and as loaded."""
         gemm, design = self.gemm, self.design
-        assert gemm is not None and design.block_m is not None and design.block_n is not None
-        rows = design.block_m * FORMATS[gemm.codes].bytes
-        return rows + gemm.weight_tiles * design.block_n * FORMATS[gemm.weights].bytes
+        assert gemm is not None and design.block_m is not None
+        return design.block_m * max(FORMATS[gemm.input].bits, self._dot_bits) // 8
+
+    @property
+    def _dot_bits(self) -> int:
+        """Bits of an operand as the dot takes it."""
+        return 16 if self.design.dot == "fp16_exact" else 8
 
     def _staged_bytes(self, walk: Walk) -> int:
         """Tiles of the pipelined loop are held `stages` times; a remainder after an inner loop
-        once.
+        once. Weights that the dot takes in another form stand there once more.
         """
-        rest = sum(tile.size for tile in walk.tiles)
-        if walk.repeat:
-            return self._bytes_per_k() * (self.design.stages * walk.step + rest)
-        return self._bytes_per_k() * self.design.stages * rest
+        gemm, design = self.gemm, self.design
+        assert gemm is not None and design.block_n is not None
+        weights = gemm.weight_tiles * design.block_n  # bytes of one stored element of a column
+        planes = 2 if self.planes else 1
+        body, rest = walk.staged
+        staged = (weights + planes * self._row_bytes()) * (design.stages * body + rest)
+        converted = self.planes or design.dot == "fp16_exact"
+        return staged + (weights * planes * self._dot_bits // 8 * body if converted else 0)
 
     @cached_property
     def shared_bytes(self) -> int:
         """Shared memory of one program: operand tiles of every stage in flight."""
-        return self._staged_bytes(self.walk) if self.gemm else 0
+        if self.gemm is None or self.design.dot == "rank1":
+            return 0
+        return self._staged_bytes(self.walk)
 
     @cached_property
     def sum_registers(self) -> int:
-        """Registers of one thread that hold sums: int32, and fp32 beside it where groups are scaled
-        apart.
+        """Registers of one thread that hold sums: one for each group of a turn, and fp32 beside
+        them where groups are scaled apart or chunks are added up.
         """
-        gemm = self.gemm
-        if gemm is None:
+        if self.gemm is None:
             return 0
-        return self.result_registers * (1 if gemm.group_k is None else 2)
+        apart = self.gemm.group_k is not None or self.chunk_turns is not None
+        return self.result_registers * (self.walk.groups + (1 if apart else 0))
 
     @cached_property
     def result_registers(self) -> int:
@@ -151,10 +208,17 @@ class Variant:
     @property
     def operand_registers(self) -> int:
         """Registers of one thread beside the sums: operand fragments, pointers, scales."""
-        direct, block_m = self.target.shared_operands, self.design.block_m
-        tiles = len(self.walk.tiles) if self.gemm else 0
-        more = TILE_REGISTERS * max(0, tiles - 1)
-        if direct != "none" and block_m is not None and block_m >= direct.block_m:
+        direct, design = self.target.shared_operands, self.design
+        more = 0
+        if self.gemm is not None:
+            assert design.block_m is not None and design.block_n is not None
+            more = TILE_REGISTERS * max(0, self.walk.dots - 1)
+            widest = max(tile.size for tile in self.walk.repeated + self.walk.tiles)
+            if self.gemm.requantizes:  # fp32 rows on their way to codes
+                more += design.block_m * widest // self.threads
+            if self.planes:  # bytes and both of their planes
+                more += 3 * design.block_n * widest // 4 // self.threads
+        if direct != "none" and design.block_m is not None and design.block_m >= direct.block_m:
             return direct.operand_registers + more
         return self.target.operand_registers + more
 
@@ -168,13 +232,20 @@ class Variant:
         if operation == "route":
             return (ProductBelow(("rows", "experts"), INT32),)
         if operation in ("quantize", "requantize"):
-            products = (ProductBelow(("rows", "K"), INT32), ProductBelow(("experts", "K"), INT32))
-            return (Multiple("K", ROW_UNIT), *products)
+            return (Multiple("K", ROW_UNIT),)
         assert design.block_n is not None
-        columns = (Multiple("N", design.block_n), ProductBelow(("rows", "N"), INT32))
+        columns = (Multiple("N", design.block_n),)
         if operation == "combine":
             return columns
-        return (Multiple("K", self.unit_k), ProductBelow(("rows", "K"), INT32), *columns)
+        whole = Multiple("K", K_UNIT if self.tail else self.walk.unit_k)
+        if design.offsets == "int64":
+            return (whole, *columns)
+        return (
+            whole,
+            ProductBelow(("rows", "K"), INT32),
+            *columns,
+            ProductBelow(("rows", "N"), INT32),
+        )
 
     @cached_property
     def bounds(self) -> tuple[AtMost, ...]:
@@ -203,5 +274,14 @@ class Variant:
         columns = Count("n_tiles", "N", design.block_n)
         if operation == "combine":
             return (columns,)
-        steps = "groups" if self.gemm and self.gemm.group_k else "k_tiles"
-        return (columns, Count(steps, "K", self.unit_k))
+        if self.tail:
+            return (columns, Count("k_units", "K", K_UNIT))
+        return (columns, Count(self.turns, "K", self.walk.unit_k))
+
+    @property
+    def turns(self) -> str:
+        """What the loop over K counts, as the kernel calls it."""
+        assert self.gemm is not None
+        if self.gemm.group_k is None:
+            return "k_blocks" if self.planes else "k_tiles"
+        return "group_pairs" if self.walk.groups == 2 else "groups"

@@ -1,57 +1,190 @@
-"""The walk along one group of K: exact power-of-two tiles, so that nothing is masked."""
+"""The walk along K: exact power-of-two tiles, so that nothing is masked.
+
+A turn of the outer loop covers one group, a pair of short int4 groups, or a step of a row whose
+scale covers all K. Within a turn, tiles lie in a row, or equal ones repeat in an inner loop before
+the rest. A tile of int8 weights meets one tile of rows; a tile of int4 bytes meets two, one for
+each plane, half a block apart.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
+
+from generator.packing import K_UNIT, LONG_BLOCK, block_length
+
+
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """The share of a weight tile that one tile of rows meets."""
+
+    offset: int  # K elements from the loop's position to its rows
+    group: int  # of the groups that a turn covers
 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """One dot's share of a group."""
+    """A tile of stored weights."""
 
-    offset: int  # K elements from the group's start
-    size: int  # a power of two
+    offset: int  # stored elements (bytes of int4) from the loop's position
+    size: int  # stored elements, a power of two
+    planes: tuple[Plane, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Advance:
+    """How far the pointers move."""
+
+    rows: int  # K elements
+    weights: int  # stored elements
+
+
+NOWHERE = Advance(0, 0)
+LONG_BODY = 4  # tiles that a loop's body may hold in a row
 
 
 @dataclass(frozen=True, slots=True)
 class Walk:
-    """How a kernel steps through one group: `repeat` equal tiles in a loop, then `tiles` in a row.
+    """One turn: `blocks` times this: `repeat` times the tiles of `repeated`, then those of `tiles`."""
 
-    A group that is unrolled has repeat 0. The whole K of a channel scale is one tile, repeated by a
-    count that is known at run time only.
-    """
-
-    repeat: int
-    step: int  # K elements of each repeated tile; 0 where none repeats
+    unit_k: int  # K elements of a turn
+    groups: int  # scales of a turn
+    blocks: int  # times that all of the following is done
+    repeat: int  # turns of the inner loop; 0 where there is none
+    repeated: tuple[Tile, ...]
+    step: Advance  # after each turn of the inner loop
     tiles: tuple[Tile, ...]
+    rest: Advance  # after the tiles in a row
 
     @property
     def smallest(self) -> int:
-        return min([tile.size for tile in self.tiles] + ([self.step] if self.repeat else []))
+        return min(tile.size for tile in self.repeated + self.tiles)
+
+    @property
+    def turn_k(self) -> int:
+        """K elements of one turn of the inner loop."""
+        return sum(tile.size * len(tile.planes) for tile in self.repeated)
+
+    @property
+    def dots(self) -> int:
+        """Dots in a row of a turn without inner loop, per tile of results."""
+        return sum(len(tile.planes) for tile in self.tiles)
+
+    @property
+    def staged(self) -> tuple[int, int]:
+        """Stored elements of a column that the pipelined loop and what follows it load."""
+        body, rest = (sum(tile.size for tile in each) for each in (self.repeated, self.tiles))
+        return (body, rest) if self.repeat else (rest, 0)
 
 
-def tiles(length: int, block_k: int) -> tuple[Tile, ...]:
-    """Cut `length` into tiles of `block_k`, then falling powers of two: 320 at 128 is 128 + 128 +
+def cut(length: int, block_k: int) -> list[tuple[int, int]]:
+    """Offset and size of tiles of `block_k`, then falling powers of two: 320 at 128 is 128 + 128 +
     64.
 
     `block_k` must be a power of two.
     """
-    cut, offset, size = [], 0, block_k
+    pieces, offset, size = [], 0, block_k
     while offset < length:
         while size > length - offset:
             size //= 2
-        cut.append(Tile(offset, size))
+        pieces.append((offset, size))
         offset += size
-    return tuple(cut)
+    return pieces
 
 
-def unrolled(length: int, block_k: int) -> Walk:
-    return Walk(repeat=0, step=0, tiles=tiles(length, block_k))
+@cache
+def rows_walk(length: int, block_k: int, *, loop: bool) -> Walk:
+    """int8 weights: a turn of `length` elements that share a scale, or of one step."""
+
+    def tiles(start: int, stop: int) -> tuple[Tile, ...]:
+        return tuple(
+            Tile(start + offset, size, (Plane(start + offset, 0),))
+            for offset, size in cut(stop - start, block_k)
+        )
+
+    repeat = length // block_k if loop else 0
+    done = repeat * block_k
+    rest = tuple(
+        Tile(each.offset - done, each.size, (Plane(each.offset - done, 0),))
+        for each in tiles(done, length)
+    )
+    left = length - done
+    return Walk(
+        length,
+        1,
+        1,
+        repeat,
+        tiles(0, block_k) if loop else (),
+        Advance(block_k, block_k),
+        rest,
+        Advance(left, left),
+    )
 
 
-def looped(length: int, block_k: int) -> Walk:
-    """Equal tiles in an inner loop, the remainder after it."""
-    repeat = length // block_k
-    rest = tiles(length % block_k, block_k)
-    shifted = tuple(Tile(repeat * block_k + tile.offset, tile.size) for tile in rest)
-    return Walk(repeat=repeat, step=block_k, tiles=shifted)
+@cache
+def planes_walk(group_k: int | None, block_k: int, *, loop: bool) -> Walk:
+    """int4 weights in planes: a turn is a pair of groups, one group, or one block of a row."""
+    block = block_length(group_k)
+    half = block // 2
+    short = group_k is not None and group_k < LONG_BLOCK  # its block is a pair of groups
+    unit = group_k if group_k is not None and not short else block
+    second = 1 if short else 0
+
+    def tiles(block_start: int, start: int, stop: int) -> tuple[Tile, ...]:
+        """Bytes start .. stop of a block that begins at K element `block_start`."""
+        return tuple(
+            Tile(
+                block_start // 2 + start + offset,
+                size,
+                (
+                    Plane(block_start + start + offset, 0),
+                    Plane(block_start + start + offset + half, second),
+                ),
+            )
+            for offset, size in cut(stop - start, block_k)
+        )
+
+    blocks = unit // block
+    if not loop:
+        whole = tuple(tile for index in range(blocks) for tile in tiles(index * block, 0, half))
+        return Walk(unit, 1 + second, 1, 0, (), NOWHERE, whole, Advance(unit, unit // 2))
+    if blocks > 1 and half // block_k <= LONG_BODY:  # block after block
+        return Walk(unit, 1, 1, blocks, tiles(0, 0, half), Advance(block, half), (), NOWHERE)
+    repeat, left = half // block_k, half % block_k
+    return Walk(
+        unit,
+        1 + second,
+        blocks,
+        repeat,
+        tiles(0, 0, block_k),
+        Advance(block_k, block_k),
+        tiles(0, 0, left),
+        Advance(left + half, left),  # past the other plane
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """What is left of K after whole turns: pieces that are short groups or short blocks."""
+
+    tile: int  # stored elements of a column in one step; every piece is a multiple of it
+    planes: int  # planes of a step: 2 in a block of int4
+    piece_k: int  # the longest piece
+    scaled: bool  # each piece has a scale of its own; else all share one
+    unit_k: int  # a tail is a multiple of it
+
+
+@cache
+def tail(group_k: int | None, unit_k: int, *, planes: bool, single: bool) -> Tail | None:
+    """The tail of a walk by turns of `unit_k`; None where padded rows leave none. `single`: one
+    element a step.
+    """
+    if K_UNIT % unit_k == 0:
+        return None
+    if planes:
+        tile = 1 if single else K_UNIT // 2
+        short = group_k is not None and group_k < LONG_BLOCK
+        piece = group_k if group_k is not None and short else block_length(group_k)
+        return Tail(tile, 2, piece, short, K_UNIT)
+    unit = K_UNIT if group_k is None or group_k % K_UNIT == 0 else 32
+    return Tail(1 if single else unit, 1, unit_k, False, unit)

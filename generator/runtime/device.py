@@ -8,7 +8,7 @@ import torch
 
 from generator.errors import Finding, LaunchError
 from generator.runtime import interpreter
-from generator.runtime.manifest import Manifest, Target
+from generator.runtime.manifest import Entry, Manifest, Target
 
 
 def targets_for(device: torch.device, manifest: Manifest) -> tuple[str, ...]:
@@ -43,10 +43,10 @@ def here() -> torch.device:
     return torch.device("cuda")
 
 
-def runs(target: Target, device: torch.device) -> bool:
-    """Whether a device can start every module of a target: its own or another's."""
+def runs(entry: Entry, target: Target, device: torch.device) -> bool:
+    """Whether a device can start a module of a target: its own or another's."""
     if interpreter.active():
-        return True
+        return not entry.needs_gpu
     if target.backend not in ("any", "hip" if torch.version.hip else "cuda"):
         return False
     from triton.runtime import driver

@@ -44,6 +44,7 @@ def route_ids(
         buffers["slot_row"],
         buffers["row_slot"],
         buffers["row_expert"],
+        buffers["row_amax"],
         tile_expert,
         tile_start,
         tile_end,
@@ -67,6 +68,7 @@ def route_counts(
     entry.kernel[(experts + 1,)](
         tokens_per_expert,
         buffers["row_expert"],
+        buffers["row_amax"],
         tile_expert,
         tile_start,
         tile_end,
@@ -116,16 +118,41 @@ def gemm(
     weight_scale: torch.Tensor,
     buffers: Tensors,
     out: torch.Tensor,
+    *,
+    inv_smooth: torch.Tensor | None = None,
 ) -> None:
-    """The up or the down kernel: int8 codes [rows, K] and fp32 scale [rows] to out [rows, N]."""
-    n, k = out.shape[1], codes.shape[1]
+    """The up or the down kernel: int8 codes [rows, K] and fp32 scale [rows] to out [rows, N].
+
+    With `inv_smooth` fp32 [experts, N] an up kernel of a folded plan also raises
+    `buffers["row_amax"]`.
+    """
+    amax = () if inv_smooth is None else (inv_smooth, buffers["row_amax"])
+    _gemm(entry, (codes, scale, weight, weight_scale, out, *amax), buffers, out, codes.shape[1])
+
+
+def gemm_of_activation(
+    entry: Entry,
+    activation: torch.Tensor,
+    inv_smooth: torch.Tensor,
+    weight: torch.Tensor,
+    weight_scale: torch.Tensor,
+    buffers: Tensors,
+    out: torch.Tensor,
+) -> None:
+    """The down kernel of a folded plan: activation [rows, K], its `buffers["row_amax"]` and fp32
+    inv_smooth [experts, K] to out [rows, N].
+    """
+    rows = (activation, buffers["row_amax"], inv_smooth)
+    _gemm(entry, (*rows, weight, weight_scale, out), buffers, out, activation.shape[1])
+
+
+def _gemm(
+    entry: Entry, tensors: tuple[torch.Tensor, ...], buffers: Tensors, out: torch.Tensor, k: int
+) -> None:
+    n = out.shape[1]
     tile_expert, tile_start, tile_end = _tiles(buffers)
     entry.kernel[(tile_expert.numel(), n // entry.columns_per_program)](
-        codes,
-        scale,
-        weight,
-        weight_scale,
-        out,
+        *tensors,
         tile_expert,
         tile_start,
         tile_end,

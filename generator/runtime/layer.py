@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 
 from generator.errors import Finding, LaunchError
-from generator.runtime import check, launch
+from generator.packing import padded
+from generator.runtime import check, interpreter, launch
 from generator.runtime.device import current, targets_for
 from generator.runtime.manifest import Layer, Manifest
 from generator.runtime.pack import PackedExperts, check_packed
@@ -31,28 +32,45 @@ class LayerRun:
 
 
 def tokens_problem(
-    packed: PackedExperts, tokens: int, top_k: int, targets: tuple[str, ...]
+    packed: PackedExperts,
+    tokens: int,
+    top_k: int,
+    targets: tuple[str, ...],
+    plan: str | None = None,
 ) -> LayerProblem:
-    """The problem of a call from hidden states and expert ids."""
-    return _problem(packed, "tokens", tokens * top_k, targets)
+    """The problem of a call from hidden states and expert ids; `plan` names one that is asked
+    for.
+    """
+    return _problem(packed, "tokens", tokens * top_k, tokens, targets, plan)
 
 
-def rows_problem(packed: PackedExperts, rows: int, targets: tuple[str, ...]) -> LayerProblem:
+def rows_problem(
+    packed: PackedExperts, rows: int, targets: tuple[str, ...], plan: str | None = None
+) -> LayerProblem:
     """The problem of a call from rows that are sorted by expert."""
-    return _problem(packed, "rows", rows, targets)
+    return _problem(packed, "rows", rows, rows, targets, plan)
 
 
 def _problem(
-    packed: PackedExperts, start: str, rows: int, targets: tuple[str, ...]
+    packed: PackedExperts,
+    start: str,
+    rows: int,
+    inputs: int,
+    targets: tuple[str, ...],
+    plan: str | None,
 ) -> LayerProblem:
+    hidden = padded(packed.hidden)
     return LayerProblem(
         layer=packed.layer,
         start=start,
         rows=rows,
-        hidden=packed.hidden,
-        intermediate=packed.intermediate,
+        hidden=hidden,
+        intermediate=padded(packed.intermediate),
         experts=packed.experts,
         targets=targets,
+        interpreted=interpreter.active(),
+        widened=0 if hidden == packed.hidden else inputs,
+        plan=plan,
     )
 
 
@@ -63,7 +81,8 @@ def workspace_bytes(problem: LayerProblem, manifest: Manifest) -> int:
     if problem.rows == 0:
         return 0
     layer = manifest.layer(problem.layer)
-    return total_bytes(buffers(problem, layer, select_layer(problem, manifest).block_m))
+    chosen = select_layer(problem, manifest)
+    return total_bytes(buffers(problem, layer, chosen.block_m, chosen.stages))
 
 
 def output_like(hidden: torch.Tensor) -> torch.Tensor:
@@ -82,14 +101,16 @@ def run_tokens(
     out: torch.Tensor | None = None,
     workspace: torch.Tensor | None = None,
     targets: tuple[str, ...] | None = None,
+    plan: str | None = None,
 ) -> LayerRun:
     """From hidden states [tokens, H], ids int32/int64 [tokens, k] and weights fp32 [tokens, k] to
     [tokens, H].
 
     Ids are numbered over all ranks; local expert e has id first_expert + e. Slots of other ids, -1
     included, add nothing. `out` and `workspace` (uint8, `workspace_bytes(problem, manifest)`) may
-    be the caller's. Raises LaunchError for tensors that do not fit, NoVariantError where no emitted
-    variant accepts the shape.
+    be the caller's; `plan` asks for a layer plan, which selection chooses else. An H that is no
+    multiple of 64 costs a copy of the hidden states and one of the result. Raises LaunchError for
+    tensors that do not fit, NoVariantError where no emitted variant accepts the shape.
     """
     layer = _layer(packed, manifest)
     device, dtype = packed.up_weight.device, torch_dtype(layer.dtype)
@@ -101,11 +122,12 @@ def run_tokens(
     check.tensor("weights", weights, (tokens, top_k), (torch.float32,), device)
     _first_expert(first_expert, packed.experts)
     targets = targets or targets_for(device, manifest)
-    problem = tokens_problem(packed, tokens, top_k, targets)
+    problem = tokens_problem(packed, tokens, top_k, targets, plan)
     result, chosen, own = _prepare(problem, layer, hidden, out, workspace, manifest)
     if problem.rows == 0:
         return LayerRun(problem, chosen, own, result.zero_())
     with current(device):
+        hidden, wide = _widened(problem, packed, hidden, result, own)
         launch.route_ids(
             chosen["route"].entry,
             ids,
@@ -126,8 +148,10 @@ def run_tokens(
         )
         _experts(packed, chosen, own, own["expert_output"])
         launch.combine(
-            chosen["combine"].entry, own["expert_output"], own["slot_row"], weights, result
+            chosen["combine"].entry, own["expert_output"], own["slot_row"], weights, wide
         )
+        if wide is not result:
+            result.copy_(wide[:, : packed.hidden])
     return LayerRun(problem, chosen, own, result)
 
 
@@ -140,6 +164,7 @@ def run_rows(
     out: torch.Tensor | None = None,
     workspace: torch.Tensor | None = None,
     targets: tuple[str, ...] | None = None,
+    plan: str | None = None,
 ) -> LayerRun:
     """From rows sorted by expert [rows, H] and tokens_per_expert int32 [E] to rows [rows, H].
 
@@ -151,11 +176,13 @@ def run_rows(
     check.tensor("hidden", hidden, (None, packed.hidden), (dtype,), device)
     check.tensor("tokens_per_expert", tokens_per_expert, (packed.experts,), (torch.int32,), device)
     check.aligned("hidden", hidden)
-    problem = rows_problem(packed, hidden.shape[0], targets or targets_for(device, manifest))
+    targets = targets or targets_for(device, manifest)
+    problem = rows_problem(packed, hidden.shape[0], targets, plan)
     result, chosen, own = _prepare(problem, layer, hidden, out, workspace, manifest)
     if problem.rows == 0:
         return LayerRun(problem, chosen, own, result)
     with current(device):
+        hidden, wide = _widened(problem, packed, hidden, result, own)
         launch.route_counts(
             chosen["route"].entry,
             tokens_per_expert,
@@ -171,7 +198,9 @@ def run_rows(
             own["hidden_codes"],
             own["hidden_scale"],
         )
-        _experts(packed, chosen, own, result)
+        _experts(packed, chosen, own, wide)
+        if wide is not result:
+            result.copy_(wide[:, : packed.hidden])
     return LayerRun(problem, chosen, own, result)
 
 
@@ -204,16 +233,34 @@ def _prepare(
     chosen = select_layer(problem, manifest)
     if problem.rows == 0:
         return result, chosen, {}
-    own = carve(buffers(problem, layer, chosen.block_m), workspace, hidden.device)
+    wanted = buffers(problem, layer, chosen.block_m, chosen.stages)
+    own = carve(wanted, workspace, hidden.device)
     if out is not None and workspace is not None:
         check.apart("out", out, "workspace", workspace)
     return result, chosen, own
 
 
+def _widened(
+    problem: LayerProblem,
+    packed: PackedExperts,
+    hidden: torch.Tensor,
+    result: torch.Tensor,
+    own: dict[str, torch.Tensor],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Hidden states and result as kernels take them: their own, or copies with zeros behind."""
+    if not problem.widened:
+        return hidden, result
+    wide = own["hidden_wide"]
+    wide[:, packed.hidden :].zero_()
+    wide[:, : packed.hidden].copy_(hidden)
+    return wide, own["output_wide"]
+
+
 def _experts(
     packed: PackedExperts, chosen: LayerChoice, own: dict[str, torch.Tensor], y: torch.Tensor
 ) -> None:
-    """up, requantize, down: the stages that both ways in share."""
+    """From codes of the hidden states to rows of y: the stages that both ways in share."""
+    folded = "requantize" not in chosen.stages
     launch.gemm(
         chosen["up"].entry,
         own["hidden_codes"],
@@ -222,7 +269,19 @@ def _experts(
         packed.up_scale,
         own,
         own["activation"],
+        inv_smooth=packed.down_inv_smooth if folded else None,
     )
+    if folded:
+        launch.gemm_of_activation(
+            chosen["down"].entry,
+            own["activation"],
+            packed.down_inv_smooth,
+            packed.down_weight,
+            packed.down_scale,
+            own,
+            y,
+        )
+        return
     launch.quantize(
         chosen["requantize"].entry,
         own["activation"],

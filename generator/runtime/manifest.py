@@ -17,7 +17,7 @@ from generator.conditions import Condition, Multiple, condition_from_data
 from generator.errors import BuildError, Finding
 
 DIMENSIONS = {"rows", "N", "K", "experts"}  # what conditions and counts may speak of
-SCHEMA = 1  # the newest manifest that this reader understands
+SCHEMA = 2  # the manifest that this reader understands
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,8 @@ class Entry:
     block_k: int | None
     warps: int
     stages: int
+    dot: str | None  # dot strategy of a GEMM
+    unpack: str | None  # how a GEMM takes nibbles apart
     requires: tuple[Condition, ...]
     counts: tuple[Count, ...]
     proof: str | None
@@ -50,6 +52,11 @@ class Entry:
     @property
     def name(self) -> str:
         return f"{self.target}/{self.design}"
+
+    @property
+    def needs_gpu(self) -> bool:
+        """Whether the CPU interpreter cannot run the module: it has inline PTX."""
+        return self.unpack == "ptx"
 
     @property
     def rows_per_program(self) -> int:
@@ -103,6 +110,7 @@ class Target:
     name: str
     backend: str
     capability: tuple[int, int] | None
+    dots: tuple[str, ...]  # dot strategies that compile right for it
     shared_memory: int  # bytes that one of its programs may take
 
 
@@ -113,6 +121,26 @@ class Band:
     low: int
     high: int | None
     designs: tuple[str, ...]
+
+    def holds(self, rows_per_expert: int) -> bool:
+        return self.low <= rows_per_expert and (self.high is None or rows_per_expert <= self.high)
+
+
+@dataclass(frozen=True, slots=True)
+class PlanChoice:
+    """A layer plan, and the conditions on the down kernel's problem under which it is taken."""
+
+    plan: str
+    requires: tuple[Condition, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PlanBand:
+    """Plans by preference for a range of rows per expert; high None has no upper end."""
+
+    low: int
+    high: int | None
+    choices: tuple[PlanChoice, ...]
 
     def holds(self, rows_per_expert: int) -> bool:
         return self.low <= rows_per_expert and (self.high is None or rows_per_expert <= self.high)
@@ -132,6 +160,7 @@ class Layer:
     """A layer contract: its axes, the values between its stages, the plans that realise it."""
 
     name: str
+    weights: str
     up_group: int | None
     down_group: int | None
     scale: str
@@ -141,6 +170,17 @@ class Layer:
     exp: str
     values: Mapping[str, str]
     plans: tuple[LayerPlan, ...]
+    selection: Mapping[str, tuple[PlanBand, ...]]  # by target
+
+    def plan(self, name: str) -> LayerPlan:
+        """The plan of that name. Raises BuildError with the names there are."""
+        for each in self.plans:
+            if each.name == name:
+                return each
+        there = ", ".join(each.name for each in self.plans)
+        raise BuildError(
+            Finding(self.name, f"has no plan `{name}`, only {there}", "name one of them")
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +209,7 @@ class Manifest:
     entries: tuple[Entry, ...]
     bands: Mapping[tuple[str, str], tuple[Band, ...]]  # by contract and target
     choices: dict[Any, Any] = field(default_factory=dict, compare=False)  # memo of selection
-    logged: set[str] = field(default_factory=set, compare=False)  # choices told already
+    logged: set[Any] = field(default_factory=set, compare=False)  # choices told already
 
     @cached_property
     def by_contract(self) -> Mapping[str, tuple[Entry, ...]]:
@@ -222,6 +262,14 @@ def _load(directory: Path) -> Manifest:
     schema = data.get("schema") if isinstance(data, dict) else None
     if not isinstance(schema, int) or schema < 1:
         raise BuildError(_damaged(path, "it has no schema number"))
+    if schema < SCHEMA:
+        raise BuildError(
+            Finding(
+                str(path),
+                f"schema {schema} is older than this runtime, which reads schema {SCHEMA}",
+                "run `python -m generator build` again",
+            )
+        )
     if schema > SCHEMA:
         raise BuildError(
             Finding(
@@ -263,6 +311,10 @@ def _inconsistencies(manifest: Manifest) -> Iterator[str]:
     for layer in manifest.layers.values():
         if not layer.plans:
             yield f"{layer.name} has no plan"
+        plans = {plan.name for plan in layer.plans}
+        for ranked in layer.selection.values():
+            if not {choice.plan for band in ranked for choice in band.choices} <= plans:
+                yield f"the selection of {layer.name} names no plan of it"
         for name in {each for plan in layer.plans for each in plan.tokens + plan.rows}:
             if name not in manifest.contracts:
                 yield f"{layer.name} uses {name}, which is no contract"
@@ -295,15 +347,24 @@ def _band(data: Mapping[str, Any]) -> Band:
     return Band(low, high, tuple(data["designs"]))
 
 
+def _plan_band(data: Mapping[str, Any]) -> PlanBand:
+    low, high = data["rows_per_expert"]
+    choices = tuple(
+        PlanChoice(each["name"], tuple(condition_from_data(c) for c in each["requires"]))
+        for each in data["plans"]
+    )
+    return PlanBand(low, high, choices)
+
+
 def _target(name: str, data: Mapping[str, Any]) -> Target:
     capability = data["capability"]
     pair = tuple(capability) if capability else None
-    return Target(name, data["backend"], pair, data["shared_memory"])
+    return Target(name, data["backend"], pair, tuple(data["dots"]), data["shared_memory"])
 
 
 def _layer(name: str, data: Mapping[str, Any]) -> Layer:
     axes = data["axes"]
-    keys = ("up_group", "down_group", "scale", "dtype", "intermediate", "rounding", "exp")
+    keys = ("weights", "up_group", "down_group", "scale", "dtype", "intermediate", "rounding", "exp")
     return Layer(
         name=name,
         values=data["values"],
@@ -311,6 +372,10 @@ def _layer(name: str, data: Mapping[str, Any]) -> Layer:
             LayerPlan(each["name"], tuple(each["tokens"]), tuple(each["rows"]))
             for each in data["plans"]
         ),
+        selection={
+            target: tuple(_plan_band(each) for each in ranked)
+            for target, ranked in data["selection"].items()
+        },
         **{key: axes[key] for key in keys},
     )
 

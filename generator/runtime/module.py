@@ -49,8 +49,9 @@ class ContractDtypes(nn.Module):
 class QuantExperts(ContractDtypes):
     """The experts of one quantized MoE layer: E local experts, H hidden, I intermediate.
 
-    State dict: `up_proj_weight` int8 [E, 2I, H], `down_proj_weight` int8 [E, H, I], their `_scale`
-    [E, N] per channel or [E, N, K / g] per group, and `up_proj_quantize.inv_smooth_scale` fp32 [E,
+    State dict: `up_proj_weight` int8 [E, 2I, H], `down_proj_weight` int8 [E, H, I] (int4: [E, I, H]
+    and [E, H / 2, I], rows 2i and 2i + 1 in the nibbles of a byte), their `_scale` [E, N] per
+    channel or [E, N, ceil(K / g)] per group, and `up_proj_quantize.inv_smooth_scale` fp32 [E,
     H], `down_proj_quantize.inv_smooth_scale` fp32 [E, I]. `layer` names a layer contract of the
     manifest in `generated` (default: the shipped modules). Raises BuildError where that manifest
     lacks it.

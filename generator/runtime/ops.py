@@ -20,6 +20,7 @@ DEVICES = ("cpu", "cuda")
 
 def _packed(
     layer: str,
+    hidden: int,
     up_weight: torch.Tensor,
     up_scale: torch.Tensor,
     up_inv_smooth: torch.Tensor,
@@ -27,7 +28,10 @@ def _packed(
     down_scale: torch.Tensor,
     down_inv_smooth: torch.Tensor,
 ) -> PackedExperts:
-    experts, hidden, intermediate = down_weight.shape
+    """Weights as launches take them. An intermediate is as good as its padded length here: the
+    activation's padded columns are zeros.
+    """
+    experts, intermediate = down_inv_smooth.shape
     return PackedExperts(
         layer=layer,
         experts=experts,
@@ -59,7 +63,14 @@ def experts_tokens(
 ) -> torch.Tensor:
     """`layer.run_tokens` on packed tensors: [tokens, H] to [tokens, H]."""
     packed = _packed(
-        layer, up_weight, up_scale, up_inv_smooth, down_weight, down_scale, down_inv_smooth
+        layer,
+        hidden.shape[-1],
+        up_weight,
+        up_scale,
+        up_inv_smooth,
+        down_weight,
+        down_scale,
+        down_inv_smooth,
     )
     manifest = load(Path(generated))
     return run_tokens(packed, hidden, ids, weights, manifest, first_expert=first_expert).out
@@ -85,7 +96,14 @@ def experts_rows(
 ) -> torch.Tensor:
     """`layer.run_rows` on packed tensors: sorted rows [rows, H] to [rows, H]."""
     packed = _packed(
-        layer, up_weight, up_scale, up_inv_smooth, down_weight, down_scale, down_inv_smooth
+        layer,
+        hidden.shape[-1],
+        up_weight,
+        up_scale,
+        up_inv_smooth,
+        down_weight,
+        down_scale,
+        down_inv_smooth,
     )
     return run_rows(packed, hidden, tokens_per_expert, load(Path(generated))).out
 

@@ -1,8 +1,10 @@
 """Pack a layer's weights from the seed's checkpoint layout into the contract's kernel layout, and
 back.
 
-int8 weights keep their bytes; weight scales are transposed to [experts, groups, N]. Nothing is
-rounded.
+Rows are padded to a multiple of 64 with zeros, which changes no bit of a result: zero weights add
+nothing to an exact sum, and the padded columns of the activation are zeros. int8 weights otherwise
+keep their bytes, int4 weights go from pairs of rows to planes (`nibbles.py`), and weight scales are
+transposed to [experts, groups, N]. Nothing is rounded.
 """
 
 from __future__ import annotations
@@ -16,8 +18,16 @@ from typing import Any
 import torch
 
 from generator.errors import Finding, LaunchError, PackError
+from generator.formats import FORMATS
+from generator.packing import groups_of, padded
 from generator.runtime import check
 from generator.runtime.manifest import Layer
+from generator.runtime.nibbles import (
+    pairs_of_rows,
+    planes_of_rows,
+    rows_of_pairs,
+    rows_of_planes,
+)
 from generator.runtime.workspace import torch_dtype
 
 LAYOUT = 1  # version of the kernel layout; raised when stored bytes change
@@ -43,6 +53,7 @@ class PackedExperts:
     experts: int
     hidden: int
     intermediate: int
+    # H and I below are padded to multiples of 64; the rows of int4 weights take half the bytes.
     up_weight: torch.Tensor  # int8 [E, 2 I, H], gate rows before up rows
     up_scale: torch.Tensor  # [E, groups of H, 2 I]
     up_inv_smooth: torch.Tensor  # fp32 [E, H]
@@ -67,13 +78,14 @@ def seed_shapes(
     """Shapes of the seed's state dict, by PackedExperts field."""
 
     def scale(n: int, k: int, group: int | None) -> tuple[int, ...]:
-        return (experts, n) if group is None else (experts, n, -(-k // group))
+        return (experts, n) if group is None else (experts, n, groups_of(k, group))
 
+    rows = 2 if layer.weights == "int4" else 1  # of weights that share a row of bytes
     return {
-        "up_weight": (experts, 2 * intermediate, hidden),
+        "up_weight": (experts, 2 * intermediate // rows, hidden),
         "up_scale": scale(2 * intermediate, hidden, layer.up_group),
         "up_inv_smooth": (experts, hidden),
-        "down_weight": (experts, hidden, intermediate),
+        "down_weight": (experts, hidden // rows, intermediate),
         "down_scale": scale(hidden, intermediate, layer.down_group),
         "down_inv_smooth": (experts, intermediate),
     }
@@ -83,13 +95,15 @@ def kernel_shapes(
     layer: Layer, experts: int, hidden: int, intermediate: int
 ) -> dict[str, tuple[int, ...]]:
     """Shapes of the kernel layout, by PackedExperts field."""
-
-    def scale(n: int, k: int, group: int | None) -> tuple[int, ...]:
-        return (experts, 1 if group is None else k // group, n)
-
-    return seed_shapes(layer, experts, hidden, intermediate) | {
-        "up_scale": scale(2 * intermediate, hidden, layer.up_group),
-        "down_scale": scale(hidden, intermediate, layer.down_group),
+    h, i = padded(hidden), padded(intermediate)
+    stored = FORMATS[layer.weights]
+    return {
+        "up_weight": (experts, 2 * i, stored.bytes_of(h)),
+        "up_scale": (experts, groups_of(h, layer.up_group), 2 * i),
+        "up_inv_smooth": (experts, h),
+        "down_weight": (experts, h, stored.bytes_of(i)),
+        "down_scale": (experts, groups_of(i, layer.down_group), h),
+        "down_inv_smooth": (experts, i),
     }
 
 
@@ -135,6 +149,9 @@ def pack(
             ]
         )
     experts, hidden, intermediate = up.shape[0], up.shape[2], down.shape[2]
+    if layer.weights == "int4" and hidden % 2:
+        what = f"has rows of {hidden} elements, and int4 stands two rows to a byte"
+        findings.append(Finding(SEED_NAMES["up_weight"], what, "use an even hidden size"))
     shapes = seed_shapes(layer, experts, hidden, intermediate)
     scale_dtype = torch_dtype(layer.scale)
     for name, value in by_field.items():
@@ -150,10 +167,10 @@ def pack(
             what = f"is {value.dtype} with values that {scale_dtype} cannot hold"
             fix = f"use a contract with {value.dtype} scales, or round them yourself"
             findings.append(Finding(where, what, fix, "packing never rounds a scale"))
-    findings += _group_findings(layer, hidden, intermediate, shard)
+    findings += _shard_findings(layer, intermediate, shard)
     if findings:
         raise PackError(findings)
-    kernel_layout: dict[str, Any] = _kernel_layout(by_field, layer, intermediate, shard)
+    kernel_layout: dict[str, Any] = _kernel_layout(by_field, layer, hidden, intermediate, shard)
     return PackedExperts(
         layer=layer.name,
         experts=experts,
@@ -188,9 +205,7 @@ def _exact(scale: torch.Tensor, dtype: torch.dtype) -> bool:
     return bool(torch.equal(scale.to(dtype).to(scale.dtype), scale))
 
 
-def _group_findings(
-    layer: Layer, hidden: int, intermediate: int, shard: tuple[int, int]
-) -> list[Finding]:
+def _shard_findings(layer: Layer, intermediate: int, shard: tuple[int, int]) -> list[Finding]:
     rank, size = shard
     if size < 1 or not 0 <= rank < size:
         return [
@@ -200,56 +215,113 @@ def _group_findings(
     if intermediate % size:
         what = f"intermediate {intermediate} does not split into {size} shards"
         findings.append(Finding("shard", what, "use a size that divides it"))
-    for name, k, group in (
-        ("hidden", hidden, layer.up_group),
-        ("intermediate of a shard", intermediate // size, layer.down_group),
-    ):
-        if group is not None and k % group:
-            what = f"{name} = {k} is no multiple of the group size {group}"
-            findings.append(Finding(layer.name, what, "use a contract whose group divides it"))
+    share, group = intermediate // size, layer.down_group
+    if size > 1 and group is not None and share % group:
+        what = f"intermediate of a shard = {share} is no multiple of the group size {group}"
+        fix = "use fewer shards, or a contract whose group divides it"
+        findings.append(Finding(layer.name, what, fix))
     return findings
 
 
 def _kernel_layout(
-    seed: Mapping[str, torch.Tensor], layer: Layer, intermediate: int, shard: tuple[int, int]
+    seed: Mapping[str, torch.Tensor],
+    layer: Layer,
+    hidden: int,
+    intermediate: int,
+    shard: tuple[int, int],
 ) -> dict[str, torch.Tensor]:
     rank, size = shard
     share = intermediate // size
     own = slice(rank * share, (rank + 1) * share)
+    experts = seed["up_weight"].shape[0]
+    shapes = kernel_shapes(layer, experts, hidden, share)
+    device = seed["up_weight"].device
 
-    def both_halves(value: torch.Tensor) -> torch.Tensor:
-        """The shard's gate rows, then its up rows."""
-        if size == 1:
-            return value
-        halves: torch.Tensor = value.unflatten(1, (2, intermediate))[:, :, own]
-        return halves.flatten(1, 2)
+    def halves(value: torch.Tensor) -> torch.Tensor:
+        """Stacked gate and up rows [2 I, ...] to the shard's [2, I, ...]."""
+        return value.unflatten(0, (2, intermediate))[:, own]
 
-    def groups_first(scale: torch.Tensor) -> torch.Tensor:
-        grouped = scale.unsqueeze(2) if scale.dim() == 2 else scale
-        kernel_order: torch.Tensor = grouped.to(torch_dtype(layer.scale)).transpose(1, 2)
-        return kernel_order.contiguous()
+    def smooth(value: torch.Tensor, length: int) -> torch.Tensor:
+        return _wide(value, (experts, padded(length)))
 
-    down_scale = seed["down_scale"]
-    if layer.down_group is not None:
-        groups = share // layer.down_group
-        down_scale = down_scale[:, :, rank * groups : (rank + 1) * groups]
+    up_weight = torch.empty(shapes["up_weight"], dtype=torch.int8, device=device)
+    down_weight = torch.empty(shapes["down_weight"], dtype=torch.int8, device=device)
+    for expert in range(experts):  # one at a time, so that nothing as large stands beside them
+        up = halves(_rows(seed["up_weight"][expert], layer))
+        up = _wide(up, (2, padded(share), padded(hidden))).flatten(0, 1)
+        up_weight[expert] = _stored(up, layer, layer.up_group)
+        down = _rows(seed["down_weight"][expert], layer)[:, own]
+        down = _wide(down, (padded(hidden), padded(share)))
+        down_weight[expert] = _stored(down, layer, layer.down_group)
+    up_scale = _grouped(seed["up_scale"], layer).unflatten(1, (2, intermediate))[:, :, own]
+    groups = shapes["up_scale"][1]
+    up_scale = _wide(up_scale, (experts, 2, padded(share), groups), fill=1.0).flatten(1, 2)
+    down_scale = _grouped(seed["down_scale"], layer)
+    if size > 1 and layer.down_group is not None:
+        each = share // layer.down_group
+        down_scale = down_scale[:, :, rank * each : (rank + 1) * each]
+    down_scale = _wide(down_scale, (experts, padded(hidden), shapes["down_scale"][1]), fill=1.0)
     return {
-        "up_weight": both_halves(seed["up_weight"]).contiguous(),
-        "up_scale": groups_first(both_halves(seed["up_scale"])),
-        "up_inv_smooth": seed["up_inv_smooth"].contiguous(),
-        "down_weight": seed["down_weight"][:, :, own].contiguous(),
-        "down_scale": groups_first(down_scale),
-        "down_inv_smooth": seed["down_inv_smooth"][:, own].contiguous(),
+        "up_weight": up_weight,
+        "up_scale": up_scale.transpose(1, 2).contiguous(),
+        "up_inv_smooth": smooth(seed["up_inv_smooth"], hidden),
+        "down_weight": down_weight,
+        "down_scale": down_scale.transpose(1, 2).contiguous(),
+        "down_inv_smooth": smooth(seed["down_inv_smooth"][:, own], share),
     }
+
+
+def _rows(weight: torch.Tensor, layer: Layer) -> torch.Tensor:
+    """One expert's weights in the seed's layout to int8 values [N, K]."""
+    return rows_of_pairs(weight) if layer.weights == "int4" else weight
+
+
+def _stored(rows: torch.Tensor, layer: Layer, group_k: int | None) -> torch.Tensor:
+    """int8 values [N, K], K padded, as the kernel layout stores them."""
+    return planes_of_rows(rows, group_k) if layer.weights == "int4" else rows
+
+
+def _grouped(scale: torch.Tensor, layer: Layer) -> torch.Tensor:
+    """[E, N] or [E, N, groups] to [E, N, groups] in the contract's format."""
+    return (scale.unsqueeze(2) if scale.dim() == 2 else scale).to(torch_dtype(layer.scale))
+
+
+def _wide(value: torch.Tensor, shape: tuple[int, ...], *, fill: float = 0.0) -> torch.Tensor:
+    """A contiguous copy, filled up to a larger shape."""
+    if tuple(value.shape) == shape:
+        return value.clone(memory_format=torch.contiguous_format)
+    wide = torch.full(shape, fill, dtype=value.dtype, device=value.device)
+    wide[tuple(slice(0, length) for length in value.shape)] = value
+    return wide
+
+
+def int8_weights(
+    weight: torch.Tensor, layer: Layer, group_k: int | None, k: int | None = None
+) -> torch.Tensor:
+    """Weights [..., N, bytes] in kernel layout as int8 values [..., N, K]; `k` cuts the padding."""
+    if layer.weights == "int4":
+        weight = rows_of_planes(weight, group_k)
+    return weight[..., :k]
 
 
 def unpack(packed: PackedExperts, layer: Layer) -> dict[str, torch.Tensor]:
     """The seed's state dict of the packed weights (of one shard, where they are sharded)."""
-    fields = packed.tensors()
-    for name, group in (("up_scale", layer.up_group), ("down_scale", layer.down_group)):
-        scale = fields[name].transpose(1, 2).contiguous()
-        fields[name] = scale.squeeze(2) if group is None else scale
-    return {SEED_NAMES[name]: value for name, value in fields.items()}
+    h, i = packed.hidden, packed.intermediate
+    up = int8_weights(packed.up_weight, layer, layer.up_group, h)
+    up = up.unflatten(1, (2, padded(i)))[:, :, :i].flatten(1, 2)
+    down = int8_weights(packed.down_weight, layer, layer.down_group, i)[:, :h]
+    up_scale = packed.up_scale.transpose(1, 2)[:, :, : groups_of(h, layer.up_group)]
+    up_scale = up_scale.unflatten(1, (2, padded(i)))[:, :, :i].flatten(1, 2)
+    down_scale = packed.down_scale.transpose(1, 2)[:, :h, : groups_of(i, layer.down_group)]
+    fields = {
+        "up_weight": pairs_of_rows(up) if layer.weights == "int4" else up,
+        "up_scale": up_scale if layer.up_group is not None else up_scale.squeeze(2),
+        "up_inv_smooth": packed.up_inv_smooth[:, :h],
+        "down_weight": pairs_of_rows(down) if layer.weights == "int4" else down,
+        "down_scale": down_scale if layer.down_group is not None else down_scale.squeeze(2),
+        "down_inv_smooth": packed.down_inv_smooth[:, :i],
+    }
+    return {SEED_NAMES[name]: value.contiguous() for name, value in fields.items()}
 
 
 def save(packed: PackedExperts, path: Path) -> None:

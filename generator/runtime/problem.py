@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from generator.conditions import rows_per_expert
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -18,6 +20,7 @@ class Problem:
     k: int  # length of a row; 0 for operations without
     experts: int  # local experts
     targets: tuple[str, ...]  # targets whose modules the device runs, best first
+    interpreted: bool = False  # kernels run under the CPU interpreter
 
     def sizes(self) -> Mapping[str, int]:
         """By the names that conditions use."""
@@ -25,9 +28,8 @@ class Problem:
 
     @property
     def rows_per_expert(self) -> int:
-        """Of the experts that can own a row at all; at least 1."""
-        owners = max(1, min(self.experts, self.rows))
-        return max(1, -(-self.rows // owners))
+        """What bands are ranges of."""
+        return rows_per_expert(self.rows, self.experts)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +39,13 @@ class LayerProblem:
     layer: str
     start: str  # tokens | rows
     rows: int  # routed rows: tokens * top_k, or the sorted rows
-    hidden: int
-    intermediate: int
+    hidden: int  # as stored: a multiple of 64
+    intermediate: int  # likewise
     experts: int
     targets: tuple[str, ...]
+    interpreted: bool = False
+    widened: int = 0  # rows of hidden states whose length is no multiple of 64, hence copied
+    plan: str | None = None  # a plan that was asked for; None lets selection choose
 
     def problem(self, contract: str, operation: str) -> Problem:
         """One stage's problem."""
@@ -52,4 +57,4 @@ class LayerProblem:
             "down": (self.hidden, self.intermediate),
             "combine": (self.hidden, 0),
         }[operation]
-        return Problem(contract, self.rows, n, k, self.experts, self.targets)
+        return Problem(contract, self.rows, n, k, self.experts, self.targets, self.interpreted)

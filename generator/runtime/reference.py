@@ -73,7 +73,7 @@ def quantize(
     expert.
     """
     smoothed = x.float() * inv_smooth[row_expert.long()]
-    top = smoothed.abs().contiguous().view(torch.int32).amax(dim=1)
+    top = amax_bits(x, inv_smooth, row_expert)
     finite = top < 0x7F800000
     amax = torch.where(finite, top, torch.zeros_like(top)).view(torch.float32)
     scale = amax / _constant(CODE_MAX, amax)
@@ -89,27 +89,34 @@ def quantize(
     return q.to(torch.int8), torch.where(finite, scale, nan)
 
 
+def amax_bits(x: Tensor, inv_smooth: Tensor, row_expert: Tensor) -> Tensor:
+    """int32 [rows]: bits of the largest |x * inv_smooth| of each row; NaN > Inf > finite."""
+    smoothed = x.float() * inv_smooth[row_expert.long()]
+    return smoothed.abs().contiguous().view(torch.int32).amax(dim=1)
+
+
 def gemm(
     codes: Tensor,
     scale: Tensor,
     weight: Tensor,
     weight_scale: Tensor,
     row_expert: Tensor,
+    group_k: int | None,
 ) -> Tensor:
     """fp32 rows [rows, N] of a grouped GEMM, before any rounding to 16 bits.
 
     codes int8 [rows, K], scale fp32 [rows], weight int8 [E, N, K], weight_scale [E, groups, N],
-    row_expert [rows] in 0 .. E - 1. Per group: an exact integer, one conversion to fp32, acc =
+    row_expert [rows] in 0 .. E - 1; a scale covers `group_k` elements of K, the last one what is
+    left, and all of K where it is None. Per group: an exact integer, one conversion to fp32, acc =
     fma(sum, weight scale, acc) from +0.
     """
     rows, k = codes.shape
-    groups = weight_scale.shape[1]
-    length = k // groups
+    length = group_k or k
     out = torch.empty(rows, weight.shape[1], dtype=torch.float32, device=codes.device)
     for expert in torch.unique(row_expert).tolist():
         own = row_expert == expert
         acc = torch.zeros(int(own.sum()), weight.shape[1], device=codes.device)
-        for group in range(groups):
+        for group in range(-(-k // length)):
             part = slice(group * length, (group + 1) * length)
             total = codes[own, part].double() @ weight[expert, :, part].double().T
             acc = fma(total.float(), weight_scale[expert, group].float()[None, :], acc)

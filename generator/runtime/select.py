@@ -31,6 +31,7 @@ class LayerChoice:
     """One entry per stage of one plan; up and down share a row tile, hence one tile map."""
 
     plan: LayerPlan
+    why: str  # of the plan
     stages: Mapping[str, Choice]  # by operation
     block_m: int
 
@@ -50,14 +51,30 @@ def candidates(problem: Problem, manifest: Manifest) -> Iterator[Choice]:
                 if entry.target == target
             }
             for rank, design in enumerate(band.designs):
-                entry = entries[design]
-                if all(each.holds(problem.sizes()) for each in entry.requires):
+                if not list(_obstacles(entries[design], problem, manifest)):
                     upper = "up" if band.high is None else band.high
                     yield Choice(
-                        entry,
+                        entries[design],
                         f"rank {rank + 1} of {len(band.designs)} on {target} for"
                         f" {problem.rows_per_expert} rows per expert (band {band.low} to {upper})",
                     )
+
+
+def _obstacles(entry: Entry, problem: Problem, manifest: Manifest) -> Iterator[tuple[str, str]]:
+    """What keeps an entry from a problem on the device at hand, and the way out."""
+    build = f"python -m generator build --contract {problem.contract} --out DIR"
+    if entry.target not in problem.targets:
+        yield f"is for {entry.target}; this device runs {', '.join(problem.targets)}", build
+    else:
+        own = manifest.targets[problem.targets[0]]
+        if entry.dot is not None and entry.dot not in own.dots:
+            what = f"multiplies by {entry.dot}, which is not right on {own.name}"
+            yield what, f"{build} --target {own.name}"
+    if entry.needs_gpu and problem.interpreted:
+        yield "is inline PTX, which the CPU interpreter does not run", f"{build} --target portable"
+    for condition in entry.requires:
+        if not condition.holds(problem.sizes()):
+            yield condition.failure(problem.sizes()), "pad the layer, or split the call"
 
 
 def select(problem: Problem, manifest: Manifest) -> Choice:
@@ -79,6 +96,9 @@ def select_layer(problem: LayerProblem, manifest: Manifest) -> LayerChoice:
         if len(manifest.choices) >= MEMO:
             manifest.choices.clear()
         known = manifest.choices[problem] = _select_layer(problem, manifest)
+        if (problem.layer, known.plan.name) not in manifest.logged:
+            manifest.logged.add((problem.layer, known.plan.name))
+            LOG.info("%s: plan %s, %s", problem.layer, known.plan.name, known.why)
         for choice in known.stages.values():
             if choice.entry.symbol not in manifest.logged:
                 manifest.logged.add(choice.entry.symbol)
@@ -87,35 +107,72 @@ def select_layer(problem: LayerProblem, manifest: Manifest) -> LayerChoice:
 
 
 def _select_layer(problem: LayerProblem, manifest: Manifest) -> LayerChoice:
+    """Target by target, the plans in their order for the band and the length of K."""
     findings: list[Finding] = []
-    for plan in manifest.layer(problem.layer).plans:
-        try:
-            return _realise(plan, problem, manifest)
-        except NoVariantError as error:
-            findings += error.findings
+    for target in problem.targets:
+        for plan, why in _plans(problem, manifest, target):
+            try:
+                return _realise(plan, why, problem, manifest, target)
+            except NoVariantError as error:
+                findings += [each for each in error.findings if each not in findings]
+    if not findings:
+        what = f"has no plan for {', '.join(problem.targets) or 'this device'}"
+        fix = f"python -m generator build --contract {problem.layer} --out DIR"
+        findings.append(Finding(problem.layer, what, fix))
     raise NoVariantError(findings)
 
 
-def _realise(plan: LayerPlan, problem: LayerProblem, manifest: Manifest) -> LayerChoice:
+def _plans(
+    problem: LayerProblem, manifest: Manifest, target: str
+) -> Iterator[tuple[LayerPlan, str]]:
+    """The plans that a target takes for a problem, best first; the one that was asked for alone."""
+    layer = manifest.layer(problem.layer)
+    if problem.plan is not None:
+        if target in layer.selection:
+            yield layer.plan(problem.plan), "asked for"
+        return
+    down = problem.problem("", "down")
+    for band in layer.selection.get(target, ()):
+        if band.holds(down.rows_per_expert):
+            for choice in band.choices:
+                if all(each.holds(down.sizes()) for each in choice.requires):
+                    limits = ", ".join(str(each) for each in choice.requires)
+                    yield layer.plan(choice.plan), f"cheaper on {target} for {limits or 'any K'}"
+
+
+def _realise(
+    plan: LayerPlan, why: str, problem: LayerProblem, manifest: Manifest, target: str
+) -> LayerChoice:
+    """The stages of a plan whose GEMMs are a target's own."""
     names = plan.tokens if problem.start == "tokens" else plan.rows
     by_operation = {manifest.contracts[name]["operation"]: name for name in names}
     stages: dict[str, Choice] = {}
     for operation, name in by_operation.items():
-        stages[operation] = select(problem.problem(name, operation), manifest)
-    up, down = (problem.problem(by_operation[each], each) for each in ("up", "down"))
-    for first in candidates(up, manifest):
-        for second in candidates(down, manifest):
+        if operation not in ("up", "down"):
+            stages[operation] = select(problem.problem(name, operation), manifest)
+    up, down = (
+        [each for each in candidates(asked, manifest) if each.entry.target == target]
+        or _refuse(asked, manifest)
+        for asked in (problem.problem(by_operation[each], each) for each in ("up", "down"))
+    )
+    for first in up:
+        for second in down:
             if first.entry.block_m is not None and first.entry.block_m == second.entry.block_m:
+                stages = {each: stages.get(each, first) for each in by_operation}
                 stages |= {"up": first, "down": second}
-                return LayerChoice(plan, stages, first.entry.block_m)
+                return LayerChoice(plan, why, stages, first.entry.block_m)
     raise NoVariantError(
         Finding(
             problem.layer,
-            "no up and down variants of a common row tile accept this shape",
+            f"no up and down variants of a common row tile accept this shape on {target}",
             f"python -m generator build --contract {problem.layer} --out DIR",
             "both read one tile map",
         )
     )
+
+
+def _refuse(problem: Problem, manifest: Manifest) -> list[Choice]:
+    raise NoVariantError(_refusals(problem, manifest))
 
 
 def _refusals(problem: Problem, manifest: Manifest) -> list[Finding]:
@@ -124,15 +181,10 @@ def _refusals(problem: Problem, manifest: Manifest) -> list[Finding]:
     if not entries:
         what = f"{manifest.directory} holds no variant of this contract"
         return [Finding(problem.contract, what, build)]
-    findings = []
-    for entry in entries:
-        where = f"{entry.contract} {entry.name}"
-        if entry.target not in problem.targets:
-            what = f"is for {entry.target}; this device runs {', '.join(problem.targets)}"
-            findings.append(Finding(where, what, build))
-        for condition in entry.requires:
-            if not condition.holds(problem.sizes()):
-                what = condition.failure(problem.sizes())
-                findings.append(Finding(where, what, "pad the layer, or split the call"))
+    findings = [
+        Finding(f"{entry.contract} {entry.name}", what, fix)
+        for entry in entries
+        for what, fix in _obstacles(entry, problem, manifest)
+    ]
     banned = Finding(problem.contract, "stands in no selection table", build)
     return findings or [banned]

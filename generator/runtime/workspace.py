@@ -4,7 +4,7 @@ carving.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from math import prod
 
@@ -42,14 +42,17 @@ def tile_bound(rows: int, owners: int, block_m: int) -> int:
     return owners + (rows - owners) // block_m
 
 
-def buffers(problem: LayerProblem, layer: Layer, block_m: int) -> Mapping[str, Buffer]:
-    """Every intermediate of a layer call, by name. Tiles count one owner more: the rows nobody
-    owns.
+def buffers(
+    problem: LayerProblem, layer: Layer, block_m: int, operations: Collection[str]
+) -> Mapping[str, Buffer]:
+    """Every intermediate of a layer call, by name, as far as a plan's operations use it. Tiles
+    count one owner more: the rows nobody owns.
     """
     rows, hidden, intermediate = problem.rows, problem.hidden, problem.intermediate
     tiles = tile_bound(rows, problem.experts + 1, block_m)
     index = {
         "row_expert": Buffer((rows,), torch.int32),
+        "row_amax": Buffer((rows,), torch.int32),
         "tile_expert": Buffer((tiles,), torch.int32),
         "tile_start": Buffer((tiles,), torch.int32),
         "tile_end": Buffer((tiles,), torch.int32),
@@ -58,9 +61,13 @@ def buffers(problem: LayerProblem, layer: Layer, block_m: int) -> Mapping[str, B
         "hidden_codes": Buffer((rows, hidden), torch.int8),
         "hidden_scale": Buffer((rows,), torch.float32),
         "activation": Buffer((rows, intermediate), torch_dtype(layer.intermediate)),
-        "activation_codes": Buffer((rows, intermediate), torch.int8),
-        "activation_scale": Buffer((rows,), torch.float32),
     }
+    if "requantize" in operations:
+        values["activation_codes"] = Buffer((rows, intermediate), torch.int8)
+        values["activation_scale"] = Buffer((rows,), torch.float32)
+    if problem.widened:
+        wide = Buffer((problem.widened, hidden), torch_dtype(layer.dtype))
+        values |= {"hidden_wide": wide, "output_wide": wide}
     if problem.start == "rows":
         return index | values
     slots = {

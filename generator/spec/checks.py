@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from generator.packing import packs
 from generator.spec.model import Model, ModelLayer, Spec, SpecSet, Target
 from generator.spec.yaml_source import YamlPath
 
@@ -76,6 +77,7 @@ def _axes(spec: Spec) -> Iterator[tuple[YamlPath, tuple[object, ...]]]:
     yield ("activations", "rounding"), spec.activations.rounding
     yield ("layer", "intermediate"), spec.layer.intermediate
     yield ("layer", "exp"), spec.layer.exp
+    yield ("layer", "plans"), spec.layer.plans
     yield ("targets",), spec.targets
     yield from _design_axes(spec)
 
@@ -96,12 +98,42 @@ def _distinct(spec: Spec, _: Path, __: SpecSet) -> Iterator[Defect]:
 
 def _groups(spec: Spec, _: Path, __: SpecSet) -> Iterator[Defect]:
     for index, group in enumerate(spec.weights.group_k):
+        at: YamlPath = ("weights", "group_k", index)
         if isinstance(group, int) and (group % 32 or group < 32):
+            yield Defect(at, f"group size {group} is no multiple of 32", _around(group, 32))
+        elif isinstance(group, int) and spec.weights.packing == "planes" and not packs(group):
             yield Defect(
-                ("weights", "group_k", index),
-                f"group size {group} is no multiple of 32",
-                _around(group, 32),
+                at, f"group size {group} is neither 32 nor a multiple of 64", _around(group, 64)
             )
+
+
+def _packing(spec: Spec, _: Path, __: SpecSet) -> Iterator[Defect]:
+    wanted = "planes" if spec.weights.format == "int4" else "none"
+    if spec.weights.packing != wanted:
+        yield Defect(
+            ("weights", "packing"),
+            f"packing `{spec.weights.packing}` of {spec.weights.format} weights",
+            f"write `{wanted}`",
+        )
+    for operation in ("up", "down"):
+        space = getattr(spec.designs, operation)
+        for index, unpack in enumerate(space.unpack):
+            if (unpack == "none") != (wanted == "none"):
+                legal = "none" if wanted == "none" else "value, shift or ptx"
+                yield Defect(
+                    ("designs", operation, "unpack", index),
+                    f"unpack `{unpack}` of {spec.weights.format} weights",
+                    f"write {legal}",
+                )
+
+
+def _wide_scales(spec: Spec, _: Path, __: SpecSet) -> Iterator[Defect]:
+    if spec.weights.packing == "planes" and spec.weights.scale == "fp32":
+        yield Defect(
+            ("weights", "scale"),
+            "fp32 scales of nibbles that may be kept times 16",
+            "use bf16 or fp16, whose 16th part is exact in fp32",
+        )
 
 
 def _groups_within_limit(spec: Spec, _: Path, __: SpecSet) -> Iterator[Defect]:
@@ -116,7 +148,7 @@ def _groups_within_limit(spec: Spec, _: Path, __: SpecSet) -> Iterator[Defect]:
 
 def _powers(spec: Spec, _: Path, __: SpecSet) -> Iterator[Defect]:
     for at, values in _design_axes(spec):
-        if at[-1] in ("stages", "dot"):
+        if at[-1] == "stages":
             continue
         for index, value in enumerate(values):
             if isinstance(value, int) and not _power_of_two(value):
@@ -148,13 +180,25 @@ def _capability(target: Target, _: Path, __: SpecSet) -> Iterator[Defect]:
         )
 
 
-def _row_tile(target: Target, _: Path, __: SpecSet) -> Iterator[Defect]:
-    if (target.keep == "one") != (target.row_tile != "any"):
-        yield Defect(
-            ("row_tile",),
-            f"keep `{target.keep}` with row_tile `{target.row_tile}`",
-            "fix a row tile, such as 32, exactly when one design is kept",
-        )
+def _dot_rates(target: Target, _: Path, __: SpecSet) -> Iterator[Defect]:
+    for dot in target.dots:
+        if not target.cost.dot_ops_per_us.of(dot):
+            yield Defect(
+                ("cost", "dot_ops_per_us", dot),
+                f"dots names {dot}, and its rate is none",
+                f"state the rate of {dot}, or drop it from dots",
+            )
+
+
+def _row_tiles(target: Target, _: Path, __: SpecSet) -> Iterator[Defect]:
+    for index, tile in enumerate(target.row_tiles):
+        if not _power_of_two(tile):
+            below = 1 << (tile.bit_length() - 1)
+            yield Defect(
+                ("row_tiles", index), f"{tile} is no power of two", f"use {below} or {2 * below}"
+            )
+        if tile in target.row_tiles[:index]:
+            yield Defect(("row_tiles", index), f"`{tile}` stands twice", "keep it once")
 
 
 def _model_shape(model: Model, _: Path, __: SpecSet) -> Iterator[Defect]:
@@ -206,27 +250,6 @@ def _layer_axes(model: Model, _: Path, everything: SpecSet) -> Iterator[Defect]:
                 )
 
 
-def _dividing(k: int, spec: Spec | None) -> str:
-    groups = spec.weights.group_k if spec else ()
-    fits = [str(each) for each in groups if isinstance(each, int) and k % each == 0]
-    return " or ".join([*fits, "`channel`"])
-
-
-def _layer_divides(model: Model, _: Path, everything: SpecSet) -> Iterator[Defect]:
-    for at, layer, spec in _model_layers(model, everything):
-        for key, name, k in (
-            ("up", "hidden", model.hidden),
-            ("down", "intermediate", model.intermediate),
-        ):
-            group = getattr(layer, key)
-            if isinstance(group, int) and k % group:
-                yield Defect(
-                    (*at, key),
-                    f"{name} = {k} is no multiple of the group size {group}",
-                    f"use {_dividing(k, spec)}",
-                )
-
-
 def _layer_limits(model: Model, _: Path, everything: SpecSet) -> Iterator[Defect]:
     for _at, _layer, spec in _model_layers(model, everything):
         if spec is None:
@@ -255,19 +278,21 @@ SPEC_CHECKS: tuple[Check[Spec], ...] = (
     Check("name_is_file", "names are looked up as file names", _name_is_file),
     Check("distinct_values", "each value of an axis is one contract or design", _distinct),
     Check("group_multiple", "the least K of an int8 dot is 32", _groups),
+    Check("packing", "int4 stands two to a byte, int8 does not", _packing),
+    Check("wide_scales", "1/16 is folded into the scale, which must lose no bit", _wide_scales),
     Check("group_within_limit", "proofs hold up to the limits", _groups_within_limit),
     Check("powers_of_two", "Triton tiles and warps are powers of two", _powers),
     Check("targets_exist", "a target is a file", _targets_exist),
 )
 TARGET_CHECKS: tuple[Check[Target], ...] = (
     Check("name_is_file", "names are looked up as file names", _name_is_file),
-    Check("row_tile", "the up and the down kernel of a layer share one tile map", _row_tile),
+    Check("dot_rates", "the cost model orders designs by them", _dot_rates),
+    Check("row_tiles", "each row tile is one band of rows per expert", _row_tiles),
     Check("capability", "a device is recognised by its capability", _capability),
 )
 MODEL_CHECKS: tuple[Check[Model], ...] = (
     Check("name_is_file", "names are looked up as file names", _name_is_file),
     Check("model_shape", "ids are drawn without repetition from the global experts", _model_shape),
     Check("layer_axes", "a model uses contracts that its spec describes", _layer_axes),
-    Check("layer_divides", "every scale covers a whole group", _layer_divides),
     Check("layer_limits", "proofs hold up to the limits", _layer_limits),
 )

@@ -7,6 +7,7 @@ second one is a visible change.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
@@ -36,8 +37,9 @@ FloatFormat = Literal["bf16", "fp16", "fp32"]
 ActivationDtype = Literal["bf16", "fp16"]
 Rounding = Literal["half_even", "half_away"]
 Exp = Literal["exact", "device"]
-Dot = Literal["int8", "fp16_exact", "rank1"]  # how a target may multiply integers exactly
-EmittedDot = Literal["int8"]  # the strategies that templates exist for
+Dot = Literal["int8", "fp16_exact", "rank1"]  # how integers are multiplied exactly
+Unpack = Literal["none", "value", "shift", "ptx"]  # how nibbles become int8
+PlanName = Literal["separate", "folded"]
 OperationName = Literal["route", "quantize", "requantize", "up", "down", "combine"]
 
 
@@ -70,8 +72,8 @@ class Frozen(BaseModel):
 class Weights(Frozen):
     """How the expert weights and their scales are stored."""
 
-    format: Literal["int8"]
-    packing: Literal["none"]  # one weight a byte
+    format: Literal["int8", "int4"]
+    packing: Literal["none", "planes"]  # one weight a byte; two, in planes (generator/packing.py)
     layout: Literal["rows"]  # [experts, N, K], K contiguous
     zero_point: Literal["none"]
     group_k: Annotated[tuple[GroupK, ...], Field(min_length=1)]  # axis: K elements per scale
@@ -108,6 +110,8 @@ class Layer(Frozen):
     bias: Literal["none"]
     router_weight: Literal["output"]  # multiplied in the combine, not into the input
     sentinel: Literal["skip"]  # ids outside the local experts own no row
+    # Ways to realise a layer: requantization as a kernel, or folded into the down kernel.
+    plans: Annotated[tuple[PlanName, ...], Field(min_length=1)]
 
 
 class Limits(Frozen):
@@ -141,14 +145,21 @@ class QuantizeSpace(Frozen):
 
 
 class GemmSpace(Frozen):
-    """block_m x block_n: outputs per program; block_k: the longest K tile of one dot."""
+    """block_m x block_n: outputs per program; block_k: the longest K tile of one dot.
 
-    dot: Annotated[tuple[EmittedDot, ...], Field(min_length=1)]
+    unpack: nibbles to their value, or kept times 16 by shifts or by inline PTX. tail: `any` walks
+    what of K is left after whole groups. offsets: the width of row offsets.
+    """
+
+    dot: Annotated[tuple[Dot, ...], Field(min_length=1)]
     block_m: Axis
     block_n: Axis
     block_k: Axis
     warps: Axis
     stages: Axis
+    unpack: Annotated[tuple[Unpack, ...], Field(min_length=1)]
+    tail: Annotated[tuple[Literal["none", "any"], ...], Field(min_length=1)]
+    offsets: Annotated[tuple[Literal["int32", "int64"], ...], Field(min_length=1)]
 
 
 class CombineSpace(Frozen):
@@ -181,7 +192,20 @@ class Spec(Frozen):
     layer: Layer
     limits: Limits
     designs: Designs
-    targets: Annotated[tuple[Name, ...], Field(min_length=1)]
+    targets: Annotated[tuple[Name, ...], Field(min_length=1)]  # built where none is named
+
+
+class DotRates(Frozen):
+    """Multiplications and additions of one processor per microsecond, by dot strategy."""
+
+    int8: Positive | Literal["none"]
+    fp16_exact: Positive | Literal["none"]
+    rank1: Positive | Literal["none"]
+
+    def of(self, dot: Dot) -> int:
+        """The rate of a strategy; 0 for one that the target lacks."""
+        rate: int | str = getattr(self, dot)
+        return rate if isinstance(rate, int) else 0
 
 
 class CostFigures(Frozen):
@@ -191,7 +215,7 @@ class CostFigures(Frozen):
     resident_threads: Positive  # threads per processor
     register_file: Positive  # 32-bit registers per processor
     shared_per_processor: Positive  # bytes
-    dot_ops_per_us: Positive  # int8 multiplications and additions of one processor
+    dot_ops_per_us: DotRates
     dram_bytes_per_us: Positive
     cache_bytes_per_us: Positive  # last-level cache, whole device
     load_latency_us: Rate  # from issue to use of a load that misses the cache
@@ -199,7 +223,9 @@ class CostFigures(Frozen):
 
 
 class AcceptMultiples(Frozen):
-    """A promise of a target: layers whose N and K are multiples of these always run."""
+    """A promise of a target: layers whose N and K are multiples of these always run, whatever
+    their rows.
+    """
 
     n: Positive
     k: Positive
@@ -237,6 +263,13 @@ class SharedOperands(Frozen):
     operand_registers: Positive  # in place of the target's
 
 
+class Compiler(Frozen):
+    """What Triton compiles a target's modules for, where no such device is at hand."""
+
+    backend: Literal["cuda", "hip"]
+    arch: int | Name  # 90 for sm_90, gfx942
+
+
 class Target(Frozen):
     """One file specs/targets/<name>.yaml: hardware as data."""
 
@@ -244,17 +277,23 @@ class Target(Frozen):
     name: Name
     backend: Literal["any", "cuda", "hip"]
     capability: Capability
+    compiler: Compiler | Literal["none"]  # none: any of the others compiles these modules
     operations: Annotated[tuple[OperationName, ...], Field(min_length=1)]  # emitted for it
     dots: Annotated[tuple[Dot, ...], Field(min_length=1)]  # dot strategies that compile right
+    unpacks: Annotated[tuple[Unpack, ...], Field(min_length=1)]  # that its back end compiles
     accept_multiples: AcceptMultiples | Literal["none"]
-    keep: Literal["one", "per_band"]  # designs kept of a contract
-    row_tile: Positive | Literal["any"]  # of GEMMs; fixed where one design is kept
+    row_tiles: Axis  # of GEMMs: one band of rows per expert, and the designs kept for it, each
     warp_size: Positive
     shared_memory: Positive  # bytes one program may hold
     registers: Positive  # 32-bit registers one thread may hold
     operand_registers: Positive  # of those, what a GEMM needs beside its sums
     shared_operands: SharedOperands | Literal["none"]  # matrix units that read shared memory
     cost: CostFigures
+
+    @cached_property
+    def fastest_dot(self) -> Dot:
+        """Of the strategies that compile right, the one with the highest rate."""
+        return max(self.dots, key=self.cost.dot_ops_per_us.of)
 
 
 class ModelLayer(Frozen):

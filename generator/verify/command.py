@@ -66,8 +66,12 @@ def verify(
     for index, case in enumerate(chosen):
         started = time.monotonic()
         say(f"\n[{index + 1}/{len(chosen)}] {case.layer.name}  {case.shape}")
-        for checked in _calls(case, manifest, device, seed, rows=not quick):
-            say(f"  from {checked.run.problem.start}")
+        calls = _calls(case, manifest, device, seed, rows=not quick, every_plan=everything)
+        for checked in calls:
+            chosen_plan = checked.run.choice
+            say(
+                f"  from {checked.run.problem.start}, plan {chosen_plan.plan.name}: {chosen_plan.why}"
+            )
             for each in _comparisons(checked, manifest, everything):
                 bits, different = bits + each.bits, different + each.different
                 say(_row(each))
@@ -77,37 +81,47 @@ def verify(
 
 
 def _calls(
-    case: Case, manifest: Manifest, device: torch.device, seed: int, *, rows: bool
+    case: Case,
+    manifest: Manifest,
+    device: torch.device,
+    seed: int,
+    *,
+    rows: bool,
+    every_plan: bool,
 ) -> Iterator[Checked]:
-    """The layer from tokens with ids, then the same batch from sorted rows if `rows`."""
+    """The layer from tokens with ids, then the same batch from sorted rows if `rows`; by the plan
+    that selection takes, or by every one that the device has.
+    """
     packed = pack(seed_state(case.layer, case.shape, device, seed), case.layer)
     batch = tokens(case.layer, case.shape, device, seed)
-    problem = tokens_problem(
-        packed, case.shape.tokens, case.shape.top_k, targets_for(device, manifest)
-    )
-    run = run_tokens(
-        packed,
-        batch.hidden,
-        batch.ids,
-        batch.weights,
-        manifest,
-        out=poisoned(batch.hidden),
-        workspace=poisoned_bytes(workspace_bytes(problem, manifest), device),
-    )
-    yield Checked(packed, case.layer, run, batch.hidden, ids=batch.ids, weights=batch.weights)
-    if not rows:
-        return
-    hidden, counts = sorted_rows(batch, case.shape.experts)
-    problem = rows_problem(packed, hidden.shape[0], targets_for(device, manifest))
-    run = run_rows(
-        packed,
-        hidden,
-        counts,
-        manifest,
-        out=poisoned(hidden),
-        workspace=poisoned_bytes(workspace_bytes(problem, manifest), device),
-    )
-    yield Checked(packed, case.layer, run, hidden, counts=counts)
+    targets = targets_for(device, manifest)
+    for plan in [each.name for each in case.layer.plans] if every_plan else [None]:
+        problem = tokens_problem(packed, case.shape.tokens, case.shape.top_k, targets, plan)
+        run = run_tokens(
+            packed,
+            batch.hidden,
+            batch.ids,
+            batch.weights,
+            manifest,
+            out=poisoned(batch.hidden),
+            workspace=poisoned_bytes(workspace_bytes(problem, manifest), device),
+            plan=plan,
+        )
+        yield Checked(packed, case.layer, run, batch.hidden, ids=batch.ids, weights=batch.weights)
+        if not rows:
+            continue
+        hidden, counts = sorted_rows(batch, case.shape.experts)
+        problem = rows_problem(packed, hidden.shape[0], targets, plan)
+        run = run_rows(
+            packed,
+            hidden,
+            counts,
+            manifest,
+            out=poisoned(hidden),
+            workspace=poisoned_bytes(workspace_bytes(problem, manifest), device),
+            plan=plan,
+        )
+        yield Checked(packed, case.layer, run, hidden, counts=counts)
 
 
 def _comparisons(checked: Checked, manifest: Manifest, everything: bool) -> Iterator[Comparison]:

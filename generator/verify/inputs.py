@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from generator.formats import FORMATS
 from generator.runtime.manifest import Layer
 from generator.runtime.pack import SEED_NAMES, seed_shapes
 from generator.runtime.workspace import torch_dtype
@@ -24,10 +25,13 @@ class Tokens:
 def seed_state(
     layer: Layer, shape: Shape, device: torch.device, seed: int
 ) -> dict[str, torch.Tensor]:
-    """The seed's state dict: int8 weights from -128 to 127, scales that keep outputs near 1."""
+    """The seed's state dict: weights over their whole range (bytes of two int4 likewise), scales
+    that keep outputs near 1.
+    """
     random = torch.Generator(device).manual_seed(seed)
     state = {}
     shapes = seed_shapes(layer, shape.experts, shape.hidden, shape.intermediate)
+    largest = FORMATS[layer.weights].magnitude
     for field, size in shapes.items():
         k = shape.hidden if field.startswith("up") else shape.intermediate
         if field.endswith("weight"):
@@ -36,7 +40,7 @@ def seed_state(
             )
         elif field.endswith("scale"):
             value = torch.rand(size, device=device, generator=random) + 0.5
-            value = (value / (64 * k**0.5)).to(torch_dtype(layer.scale))
+            value = (value / (largest / 2 * k**0.5)).to(torch_dtype(layer.scale))
         else:
             value = torch.rand(size, device=device, generator=random) + 0.5
         state[SEED_NAMES[field]] = value

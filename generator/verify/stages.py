@@ -13,7 +13,7 @@ from generator.runtime.device import current, runs
 from generator.runtime.device_exp import device_exp_table
 from generator.runtime.layer import LayerRun
 from generator.runtime.manifest import Entry, Layer, Manifest
-from generator.runtime.pack import PackedExperts
+from generator.runtime.pack import PackedExperts, int8_weights
 from generator.runtime.workspace import tile_bound, torch_dtype
 from generator.verify.compare import Comparison, compare
 
@@ -55,16 +55,27 @@ class Checked:
         return int((self.run.buffers["row_expert"] >= 0).sum())
 
     @property
+    def requantizes(self) -> bool:
+        """Whether the plan has a kernel for it, which finds each row's amax itself."""
+        return "requantize" in self.run.choice.stages
+
+    @property
     def row_expert(self) -> torch.Tensor:
         return self.run.buffers["row_expert"][: self.present]
+
+    @cached_property
+    def inputs(self) -> torch.Tensor:
+        """The hidden states, with zeros behind them where the layer pads its H."""
+        more = self.run.problem.hidden - self.hidden.shape[1]
+        return torch.nn.functional.pad(self.hidden, (0, more)) if more else self.hidden
 
     @property
     def rows_in(self) -> torch.Tensor:
         """What the quantize stage read, row by row."""
         if self.weights is None:
-            return self.hidden[: self.present]
+            return self.inputs[: self.present]
         slots = self.run.buffers["row_slot"][: self.present].long()
-        return self.hidden[slots // self.weights.shape[1]]
+        return self.inputs[slots // self.weights.shape[1]]
 
     @cached_property
     def hidden_codes(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -77,9 +88,10 @@ class Checked:
         y = reference.gemm(
             own["hidden_codes"][: self.present],
             own["hidden_scale"][: self.present],
-            packed.up_weight,
+            int8_weights(packed.up_weight, self.layer, self.layer.up_group),
             packed.up_scale,
             self.row_expert,
+            self.layer.up_group,
         )
         dtype, intermediate = torch_dtype(self.layer.dtype), torch_dtype(self.layer.intermediate)
         return reference.swiglu(y, dtype, intermediate, self.exp_table)
@@ -91,14 +103,24 @@ class Checked:
         return reference.quantize(rows, smooth, self.row_expert, self.layer.rounding)
 
     @cached_property
+    def row_amax(self) -> torch.Tensor:
+        rows = self.run.buffers["activation"][: self.present]
+        return reference.amax_bits(rows, self.packed.down_inv_smooth, self.row_expert)
+
+    @cached_property
     def expert_output(self) -> torch.Tensor:
         own, packed = self.run.buffers, self.packed
+        codes, scale = self.activation_codes
+        if "activation_codes" in own:  # what the down kernel really read
+            codes = own["activation_codes"][: self.present]
+            scale = own["activation_scale"][: self.present]
         y = reference.gemm(
-            own["activation_codes"][: self.present],
-            own["activation_scale"][: self.present],
-            packed.down_weight,
+            codes,
+            scale,
+            int8_weights(packed.down_weight, self.layer, self.layer.down_group),
             packed.down_scale,
             self.row_expert,
+            self.layer.down_group,
         ).to(torch_dtype(self.layer.dtype))
         if self.counts is None:
             return y
@@ -131,7 +153,10 @@ class Checked:
             oracle = self.hidden_codes if operation == "quantize" else self.activation_codes
             return [(got[name][:present], want) for name, want in zip(names, oracle, strict=True)]
         if operation == "up":
-            return [(got["activation"][:present], self.activation)]
+            pairs = [(got["activation"][:present], self.activation)]
+            if not self.requantizes:
+                pairs.append((got["row_amax"][:present], self.row_amax))
+            return pairs
         if operation == "down":
             want_y = self.expert_output
             return [(got["expert_output"][: want_y.shape[0]], want_y)]
@@ -140,7 +165,7 @@ class Checked:
     def written(self) -> dict[str, torch.Tensor]:
         """What the call wrote, by the names of `pairs`."""
         last = "output" if self.ids is not None else "expert_output"
-        return self.run.buffers | {last: self.run.out}
+        return self.run.buffers | {last: self.run.buffers.get("output_wide", self.run.out)}
 
 
 def poisoned(like: torch.Tensor) -> torch.Tensor:
@@ -167,7 +192,7 @@ def check_variants(checked: Checked, manifest: Manifest) -> Iterator[Comparison]
     for operation, choice in checked.run.choice.stages.items():
         problem = checked.run.problem.problem(choice.entry.contract, operation)
         for entry in manifest.by_contract[choice.entry.contract]:
-            startable = runs(manifest.targets[entry.target], checked.hidden.device)
+            startable = runs(entry, manifest.targets[entry.target], checked.hidden.device)
             if startable and all(each.holds(problem.sizes()) for each in entry.requires):
                 yield check_entry(checked, entry, operation)
 
@@ -211,7 +236,7 @@ def _relaunch(checked: Checked, entry: Entry, operation: str, got: dict[str, tor
         gathers = checked.weights is not None
         launch.quantize(
             entry,
-            checked.hidden,
+            checked.inputs,
             packed.up_inv_smooth,
             got["row_expert"],
             got["hidden_codes"],
@@ -228,6 +253,7 @@ def _relaunch(checked: Checked, entry: Entry, operation: str, got: dict[str, tor
             packed.up_scale,
             got,
             got["activation"],
+            inv_smooth=None if checked.requantizes else packed.down_inv_smooth,
         )
     elif operation == "requantize":
         launch.quantize(
@@ -238,7 +264,7 @@ def _relaunch(checked: Checked, entry: Entry, operation: str, got: dict[str, tor
             got["activation_codes"],
             got["activation_scale"],
         )
-    elif operation == "down":
+    elif operation == "down" and checked.requantizes:
         launch.gemm(
             entry,
             own["activation_codes"],
@@ -246,6 +272,16 @@ def _relaunch(checked: Checked, entry: Entry, operation: str, got: dict[str, tor
             packed.down_weight,
             packed.down_scale,
             got,
+            got["expert_output"],
+        )
+    elif operation == "down":
+        launch.gemm_of_activation(
+            entry,
+            own["activation"],
+            packed.down_inv_smooth,
+            packed.down_weight,
+            packed.down_scale,
+            got | {"row_amax": own["row_amax"]},
             got["expert_output"],
         )
     elif operation == "combine":

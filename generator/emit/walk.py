@@ -1,0 +1,387 @@
+"""The walk along K in the names of a kernel: what the macros of `templates/macros/walk.jinja` read.
+
+Everything that a template would have to decide is decided here: which loop, which tiles, which
+pointer expressions, where a sum starts and where it is scaled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from generator.lower.contract import GemmContract
+from generator.lower.variant import Variant
+from generator.lower.walk import Advance, Plane, Tail, Tile
+from generator.packing import K_UNIT
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """One fp32 tile of results and the names around it."""
+
+    name: str  # the scaled fp32 tile
+    total: str  # the sum of one group
+    part: str  # the fp32 sum of a chunk
+    weights: str  # a loaded weight tile
+    pointers: str  # of weights
+    scale: str
+    scale_pointers: str
+    scale_row: str  # elements from one group's scales to the next
+
+    def total_of(self, group: int, groups: int) -> str:
+        return self.total if groups == 1 else f"{self.total}{group}"
+
+
+UP_SUMS = (
+    Sum(
+        "gate",
+        "gate_sum",
+        "gate_part",
+        "gate_w",
+        "gate_ptrs",
+        "gate_scale",
+        "gate_scale_ptrs",
+        "2 * N",
+    ),
+    Sum("up", "up_sum", "up_part", "up_w", "up_ptrs", "up_scale", "up_scale_ptrs", "2 * N"),
+)
+DOWN_SUMS = (Sum("acc", "total", "part", "w", "w_ptrs", "w_scale", "w_scale_ptrs", "N"),)
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """One tile loaded; `kind` names the macro of a tile of rows."""
+
+    kind: str  # codes | unquantized | weights
+    name: str
+    pointers: str
+    smooth: str  # pointers of the smooth scales, where rows are still to be quantized
+    cast: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dot:
+    """One dot of one tile; `form` names the macro."""
+
+    form: str  # start | add | add_rounded | add_outer
+    sum: str
+    rows: str
+    weights: str
+    dtype: str
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """The loads and dots of one tile of weights."""
+
+    rows: tuple[Load, ...]
+    weights: tuple[Load, ...]
+    dots: tuple[Dot, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """Pointers and how far they go."""
+
+    pointers: str
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class Promotion:
+    """A group's sum, scaled into its tile of results."""
+
+    name: str
+    total: str
+    scale: str
+    scale_pointers: str
+    scale_row: str
+    factor: str
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A chunk's fp32 sum and the int32 sum that takes it."""
+
+    total: str
+    part: str
+
+
+@dataclass(frozen=True, slots=True)
+class TailText:
+    """What follows the last whole turn; `kind` names the macro."""
+
+    kind: str
+    done: str  # K elements before it
+    totals: tuple[str, ...]
+    total_dtype: str
+    steps: tuple[Step, ...]
+    moves: tuple[Move, ...]
+    piece_moves: tuple[Move, ...]
+    promotions: tuple[Promotion, ...]
+    half_k: int
+    half_turns: str
+
+
+@dataclass(frozen=True, slots=True)
+class WalkText:
+    """The whole walk; `kind` and `inner` name macros."""
+
+    kind: str  # grouped | channel | channel_in_chunks
+    inner: str  # in_a_row | in_a_loop | in_blocks | in_chunks
+    turns: str
+    cut: str  # a comment: "One group in exact tiles: 128 + 128 + 64."
+    sizes: tuple[int, ...]  # tile lengths, longest first
+    names: tuple[str, ...]
+    totals: tuple[str, ...]  # set to zero before a turn, or before all of them
+    total_dtype: str
+    parts: tuple[Part, ...]
+    repeated: tuple[Step, ...]
+    repeat_moves: tuple[Move, ...]
+    steps: tuple[Step, ...]
+    moves: tuple[Move, ...]
+    promotions: tuple[Promotion, ...]
+    tail: TailText | None
+
+    @property
+    def part_names(self) -> list[str]:
+        return [each.part for each in self.parts]
+
+
+class Names:
+    """How one variant writes rows, weights, sums and lengths."""
+
+    def __init__(self, variant: Variant, gemm: GemmContract, *, groups: int) -> None:
+        self.sums = UP_SUMS if gemm.gate else DOWN_SUMS
+        self.groups = groups  # of a turn; a tail has one
+        self.grouped = gemm.group_k is not None
+        self.requantizes = gemm.requantizes
+        self.planes = variant.planes
+        self.outer = variant.design.dot == "rank1"
+        self.fp16 = variant.design.dot == "fp16_exact"
+        self.chunked = variant.chunk_turns is not None
+        self.times_16 = variant.design.unpack in ("shift", "ptx")
+        self.lengths = lengths(variant)
+
+    @property
+    def dot_dtype(self) -> str:
+        return "float32" if self.fp16 else "int32"
+
+    @property
+    def total_dtype(self) -> str:
+        return "float32" if self.fp16 and not self.chunked else "int32"
+
+    @property
+    def cast(self) -> str:
+        """From int8 to what the dot takes."""
+        return ".to(tl.float16)" if self.fp16 else ""
+
+    @property
+    def row_pointers(self) -> list[str]:
+        return ["x_ptrs", "inv_smooth_ptrs"] if self.requantizes else ["x_ptrs"]
+
+    def spell(self, length: int) -> str:
+        """A length in the constants of the module where one of them says it, else the number."""
+        for each in self.lengths:
+            if length == each.value:
+                return each.name
+            if length == 2 * each.value:
+                return f"2 * {each.name}"
+            if 2 * length == each.value:
+                return f"{each.name} // 2"
+        return str(length)
+
+    def moves(self, step: Advance) -> tuple[Move, ...]:
+        """Of rows and weights."""
+        rows = [Move(each, self.spell(step.rows)) for each in self.row_pointers if step.rows]
+        weights = [Move(s.pointers, self.spell(step.weights)) for s in self.sums if step.weights]
+        return tuple(rows + weights)
+
+    def steps(
+        self, tiles: Sequence[Tile], *, form: str, fresh: bool, parts: bool, half: bool = False
+    ) -> tuple[Step, ...]:
+        """Loads and dots of tiles in a row; `fresh` starts each sum at its first tile. `half`: the
+        second plane lies a run-time length away.
+        """
+        planes = [plane for tile in tiles for plane in tile.planes]
+        several, started, steps, index = len(planes) > 1, set(), [], 0
+        for number, tile in enumerate(tiles):
+            suffix = str(number) if len(tiles) > 1 else ""
+            rows, dots = [], []
+            for side, plane in enumerate(tile.planes):
+                name = f"x{index}" if several else "x"
+                index += 1
+                rows.append(self._rows(name, plane, tile, at_half=half and side == 1))
+                for each in self.sums:
+                    total = each.part if parts else each.total_of(plane.group, self.groups)
+                    first = fresh and total not in started
+                    dots.append(
+                        Dot(
+                            "start" if first else form,
+                            total,
+                            name,
+                            self._operand(f"{each.weights}{suffix}", side),
+                            self.dot_dtype,
+                        )
+                    )
+                started |= {dot.sum for dot in dots}
+            weights = tuple(
+                Load(
+                    "weights",
+                    f"{each.weights}{suffix}",
+                    self._at(each.pointers, tile.offset, tile.size),
+                    "",
+                    "" if self.planes else self.cast,
+                )
+                for each in self.sums
+            )
+            steps.append(Step(tuple(rows), weights, tuple(dots)))
+        return tuple(steps)
+
+    def _rows(self, name: str, plane: Plane, tile: Tile, *, at_half: bool) -> Load:
+        offset = "half" if at_half else plane.offset
+        return Load(
+            "unquantized" if self.requantizes else "codes",
+            name,
+            self._at("x_ptrs", offset, tile.size),
+            self._at("inv_smooth_ptrs", offset, tile.size),
+            self.cast,
+        )
+
+    def _at(self, pointers: str, offset: int | str, size: int) -> str:
+        parts = [pointers, str(offset) if offset else "", "" if size == 1 else f"k{size}"]
+        return " + ".join(part for part in parts if part)
+
+    def _operand(self, weights: str, side: int) -> str:
+        if self.planes:
+            weights = f"{('_low', '_high')[side]}({weights})"
+        return f"tl.trans({weights})"
+
+    def totals(self) -> tuple[str, ...]:
+        return tuple(
+            s.total_of(group, self.groups) for group in range(self.groups) for s in self.sums
+        )
+
+    def promotions(self) -> tuple[Promotion, ...]:
+        """Every group of a turn, in ascending order."""
+        return tuple(
+            Promotion(
+                each.name,
+                each.total_of(group, self.groups)
+                + (".to(tl.float32)" if self.total_dtype == "int32" else ""),
+                each.scale,
+                each.scale_pointers,
+                each.scale_row,
+                " * NIBBLE" if self.times_16 else "",
+            )
+            for group in range(self.groups)
+            for each in self.sums
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Length:
+    """A named number of K elements, or of steps."""
+
+    name: str
+    value: int
+    why: str
+
+
+def lengths(variant: Variant) -> tuple[Length, ...]:
+    """The lengths that a module names, contract first: what pointers move by and loops count."""
+    gemm, walk, design = variant.gemm, variant.walk, variant.design
+    assert gemm is not None and design.block_k is not None
+    named = []
+    if gemm.group_k is not None:
+        named.append(Length("GROUP_K", gemm.group_k, "K elements that share one weight scale"))
+    if variant.planes and gemm.group_k != walk.unit_k // walk.groups:
+        named.append(Length("BLOCK", walk.unit_k, "K elements of a block: two planes of nibbles"))
+    stepwise = walk.repeat > 0 and len(walk.repeated) == 1 and design.block_k > 1
+    if stepwise or (gemm.group_k is None and not variant.planes):
+        named.append(Length("BLOCK_K", design.block_k, "K elements per dot"))
+    return tuple(named)
+
+
+def walk_text(variant: Variant, gemm: GemmContract) -> WalkText:
+    """The walk of a variant."""
+    walk = variant.walk
+    names = Names(variant, gemm, groups=walk.groups)
+    chunked_turn = walk.repeat > 0 and names.chunked and names.grouped
+    rounded = chunked_turn and variant.chunk_turns == 1
+    in_chunks = chunked_turn and not rounded
+    across = names.chunked and not names.grouped  # chunks of whole turns
+    fresh = names.grouped and walk.repeat == 0 and not names.outer
+    form = "add_outer" if names.outer else "add_rounded" if rounded else "add"
+    tile_sizes = {tile.size for tile in walk.repeated + walk.tiles}
+    tile_sizes |= {variant.tail.tile} if variant.tail else set()
+    return WalkText(
+        kind="grouped" if names.grouped else "channel_in_chunks" if across else "channel",
+        inner=_inner(variant, in_chunks=in_chunks),
+        turns=variant.turns,
+        cut=_cut(variant),
+        sizes=tuple(sorted(tile_sizes - {1}, reverse=True)),
+        names=tuple(each.name for each in names.sums),
+        totals=() if fresh else names.totals(),
+        total_dtype=names.total_dtype,
+        parts=tuple(Part(s.total, s.part) for s in names.sums) if in_chunks or across else (),
+        repeated=names.steps(walk.repeated, form=form, fresh=False, parts=in_chunks or across),
+        repeat_moves=names.moves(walk.step),
+        steps=names.steps(
+            walk.tiles, form="add_rounded" if in_chunks else form, fresh=fresh, parts=across
+        ),
+        moves=names.moves(walk.rest),
+        promotions=names.promotions(),
+        tail=_tail(variant, gemm, variant.tail) if variant.tail else None,
+    )
+
+
+def _inner(variant: Variant, *, in_chunks: bool) -> str:
+    if in_chunks:
+        return "in_chunks"
+    if variant.walk.blocks > 1:
+        return "in_blocks"
+    return "in_a_loop" if variant.walk.repeat else "in_a_row"
+
+
+def _cut(variant: Variant) -> str:
+    """What a turn covers, in a comment."""
+    walk = variant.walk
+    what = "One group" if walk.groups == 1 else "Two groups, one in each plane"
+    if variant.design.dot == "rank1":
+        return f"{what}, in outer products of one K element each."
+    if variant.planes and walk.groups == 1:
+        what = "One group, in two planes"
+    sizes = [str(tile.size) for tile in walk.tiles]
+    if walk.repeat:
+        body = " + ".join(str(tile.size) for tile in walk.repeated)
+        sizes.insert(0, f"{walk.repeat} * {body if len(walk.repeated) == 1 else f'({body})'}")
+    return f"{what}, in exact tiles: {' + '.join(sizes)}."
+
+
+def _tail(variant: Variant, gemm: GemmContract, tail: Tail) -> TailText:
+    """The steps of a tail are equal, one tile each."""
+    names = Names(variant, gemm, groups=1)
+    if tail.planes == 1:
+        kind = "short_group" if names.grouped else "short_row"
+    elif tail.scaled:
+        kind = "group_pieces"
+    else:
+        kind = "short_group_in_pieces" if names.grouped else "pieces"
+    tile = Tile(0, tail.tile, tuple(Plane(0, 0) for _ in range(tail.planes)))
+    form = "add_outer" if names.outer else "add_rounded" if names.chunked else "add"
+    unit = names.spell(variant.walk.unit_k)
+    step = "TAIL_K" if tail.planes == 1 else str(tail.tile)
+    pointers = [*names.row_pointers, *(each.pointers for each in names.sums)]
+    return TailText(
+        kind=kind,
+        done=f"{variant.turns} * {f'({unit})' if ' ' in unit else unit}",
+        totals=names.totals(),
+        total_dtype=names.total_dtype,
+        steps=names.steps([tile], form=form, fresh=False, parts=False, half=tail.planes == 2),
+        moves=tuple(Move(each, step) for each in pointers),
+        piece_moves=tuple(Move(each, "half") for each in names.row_pointers),
+        promotions=names.promotions(),
+        half_k=K_UNIT // 2,
+        half_turns="half" if names.outer else "halves",
+    )

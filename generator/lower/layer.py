@@ -1,0 +1,145 @@
+"""Rank the plans of a layer contract on a target: which one is cheaper, for which rows and shapes.
+
+Plans differ between `up` and `down` only, so those stages alone are compared. Folding trades a
+kernel and a round trip of the rows for their requantization in every program of the down kernel,
+which grows with K; so a plan is chosen up to a length of K, found here by the cost model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from generator.conditions import AtMost, Condition
+from generator.lower.bands import Band
+from generator.lower.contract import Contract, GemmContract, LayerPlan
+from generator.lower.cost import Shape, cost
+from generator.lower.plan import Plan, ShapeSource
+from generator.lower.variant import Design, Variant
+from generator.spec.model import Limits, Target
+
+BASE_PLAN = "separate"  # what other plans are compared with
+LENGTHS = tuple(64 << power for power in range(9))  # of the down kernel's K: 64 .. 16384
+
+
+@dataclass(frozen=True, slots=True)
+class PlanChoice:
+    """One plan and when it is taken."""
+
+    plan: str
+    requires: tuple[Condition, ...]  # of the down kernel's problem
+
+
+@dataclass(frozen=True, slots=True)
+class PlanBand:
+    """The plans of one band of rows per expert, in the order in which they are tried."""
+
+    band: Band
+    choices: tuple[PlanChoice, ...]
+
+    def among(self, plans: Collection[str]) -> PlanBand:
+        """The same, of some plans alone."""
+        return PlanBand(self.band, tuple(c for c in self.choices if c.plan in plans))
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A contract and its kept designs in one band, in their order; hashable, so costs are kept."""
+
+    contract: Contract
+    designs: tuple[Design, ...]
+    target: Target
+    limits: Limits
+
+    def variants(self) -> list[Variant]:
+        return [Variant(self.contract, each, self.target, self.limits) for each in self.designs]
+
+
+def rank_plans(
+    plans: Sequence[LayerPlan],
+    lowered: Callable[[Contract], Plan],
+    target: Target,
+    source: ShapeSource,
+) -> tuple[PlanBand, ...]:
+    """One entry per band of the target; `source` is the up kernel's shape in the layer's model.
+
+    `lowered` gives a contract's plan on the target, or on the one that has the operation instead.
+    """
+    base = next((plan for plan in plans if plan.name == BASE_PLAN), plans[0])
+    up = next(each for each in base.rows if each.operation == "up")
+    found = []
+    for ranked in lowered(up).bands:
+        choices = [PlanChoice(base.name, ())]
+        for plan in plans:
+            if plan is base:
+                continue
+            ours, theirs = (_stages(each, lowered, target, ranked.band) for each in (plan, base))
+            rows = ranked.band.samples[-1]
+            longest = _longest(ours, theirs, source.experts, rows, source.k)
+            if longest and longest >= source.n:  # else no model of the layer would take it
+                choices.insert(0, PlanChoice(plan.name, (AtMost("K", longest),)))
+            if len(target.row_tiles) == 1:  # kept all the same: every plan runs anywhere
+                choices.append(PlanChoice(plan.name, ()))
+        found.append(PlanBand(ranked.band, tuple(choices)))
+    return tuple(found)
+
+
+def _stages(
+    plan: LayerPlan, lowered: Callable[[Contract], Plan], target: Target, band: Band
+) -> tuple[Stage, ...]:
+    """The stages that plans differ in, with the designs of a band."""
+    stages = []
+    for contract in plan.rows:
+        if contract.operation in ("up", "requantize", "down"):
+            chosen = lowered(contract)
+            own = [each for each in chosen.bands if each.band == band]
+            ranked = own[0] if own else chosen.bands[0]
+            geometry = contract.geometry if isinstance(contract, GemmContract) else contract
+            stages.append(Stage(geometry, ranked.designs, target, chosen.kept[0].limits))
+    return tuple(stages)
+
+
+@lru_cache(maxsize=None)
+def _longest(
+    plan: tuple[Stage, ...], base: tuple[Stage, ...], experts: int, rows: int, hidden: int
+) -> int | None:
+    """The greatest length up to which a plan is cheaper than the base; None where it never is."""
+    longest = None
+    for length in LENGTHS:
+        ours, theirs = (_cost(each, experts, rows, hidden, length) for each in (plan, base))
+        if ours is None or theirs is None:
+            continue
+        if ours > theirs:
+            break
+        longest = length
+    return longest
+
+
+def _cost(
+    stages: tuple[Stage, ...], experts: int, rows: int, hidden: int, intermediate: int
+) -> float | None:
+    """Microseconds of the stages at one shape; None where one of them accepts it with no design."""
+    total = 0.0
+    for stage in stages:
+        n, k = {
+            "up": (intermediate, hidden),
+            "requantize": (intermediate, intermediate),
+            "down": (hidden, intermediate),
+        }[stage.contract.operation]
+        shape = Shape(experts, rows, n, k)
+        accepting = [
+            variant
+            for variant in stage.variants()
+            if all(each.holds(shape.sizes()) for each in variant.requires)
+        ]
+        if not accepting:
+            return None
+        total += cost(accepting[0], shape).total_us
+    return total
+
+
+def wanted_bands(ranked: Sequence[PlanBand], plan: str) -> list[Band]:
+    """The bands in which a plan is taken at all."""
+    return [each.band for each in ranked if any(choice.plan == plan for choice in each.choices)]
+
