@@ -76,7 +76,9 @@ def rank_plans(
                 continue
             ours, theirs = (_stages(each, lowered, target, ranked.band) for each in (plan, base))
             rows = ranked.band.samples[-1]
-            longest = _longest(ours, theirs, source.experts, rows, source.k)
+            longest = (
+                _longest(ours, theirs, source.experts, rows, source.k) if ours and theirs else None
+            )
             if longest and longest >= source.n:  # else no model of the layer would take it
                 choices.insert(0, PlanChoice(plan.name, (AtMost("K", longest),)))
             if len(target.row_tiles) == 1:  # kept all the same: every plan runs anywhere
@@ -88,13 +90,17 @@ def rank_plans(
 def _stages(
     plan: LayerPlan, lowered: Callable[[Contract], Plan], target: Target, band: Band
 ) -> tuple[Stage, ...]:
-    """The stages that plans differ in, with the designs of a band."""
+    """The stages that plans differ in, with the designs of a band; none where a GEMM has no design
+    of the band's row tile.
+    """
     stages = []
     for contract in plan.rows:
         if contract.operation in ("up", "requantize", "down"):
             chosen = lowered(contract)
-            own = [each for each in chosen.bands if each.band == band]
+            own = [each for each in chosen.bands if each.band.block_m == band.block_m]
             ranked = own[0] if own else chosen.bands[0]
+            if isinstance(contract, GemmContract) and not own:
+                return ()
             geometry = contract.geometry if isinstance(contract, GemmContract) else contract
             stages.append(Stage(geometry, ranked.designs, target, chosen.kept[0].limits))
     return tuple(stages)

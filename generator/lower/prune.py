@@ -143,7 +143,7 @@ def _shared_memory(variant: Variant) -> str | None:
 def _accumulator_registers(variant: Variant) -> str | None:
     if variant.gemm is None:
         return None
-    limit, results = variant.target.registers, variant.result_registers
+    limit, results = variant.registers, variant.result_registers
     gated = GATE_REGISTERS if variant.gemm.gate else 0
     for what, held, beside in (
         ("sums", variant.sum_registers, variant.operand_registers),

@@ -24,7 +24,17 @@ ROW_UNIT = 32
 # group of 320 in three tiles spilled 56 bytes at 128 registers of sums (sm_90, Triton 3.9,
 # 2026-11-22).
 TILE_REGISTERS = 24
+# The same, for each byte of nibbles that a thread takes apart: plain shifts hold each plane's byte in
+# a register of its own, inline PTX four of them. With less for shifts an up kernel of 32 x 32 x 128,
+# 8 warps, group 128, spilled 40 bytes (portable for sm_90, Triton 3.9, 2026-11-24).
+NIBBLE_REGISTERS = {"none": 0.0, "value": 2.0, "shift": 2.0, "ptx": 0.5}
+# Rows that are quantized on their way are in fp32 fragments of one warp, and the slow path of their
+# division is a call, which leaves 168 registers; 80 of these hold all else (down 16 x 128 x 128,
+# four warps: 8 bytes of stack at 96 of sums and fragments; sm_90, Triton 3.9, 2026-11-24).
+CALL_REGISTERS = 168
+REQUANTIZE_REGISTERS = 80
 UNROLLED_DOTS = 4  # a group of more dots is walked in a loop
+WARP_LANES = 32
 INT32 = 2**31  # offsets and counts are int32 in emitted kernels, unless a design says int64
 
 
@@ -122,7 +132,8 @@ class Variant:
             return whole
         cut = self.proof is not None and self.proof.chunk is not None and gemm.group_k is not None
         fits = self._staged_bytes(whole) <= self.target.shared_memory
-        return whole if fits and whole.dots <= UNROLLED_DOTS and not cut else looped
+        short = fits and whole.dots <= UNROLLED_DOTS and not gemm.requantizes
+        return whole if short and not cut else looped
 
     def _walk(self, *, loop: bool) -> Walk:
         gemm, block_k = self.gemm, self.design.block_k
@@ -206,6 +217,12 @@ class Variant:
         return gemm.weight_tiles * design.block_m * design.block_n // self.threads
 
     @property
+    def registers(self) -> int:
+        """Registers that one thread may hold."""
+        calls = self.gemm is not None and self.gemm.requantizes
+        return min(self.target.registers, CALL_REGISTERS) if calls else self.target.registers
+
+    @property
     def operand_registers(self) -> int:
         """Registers of one thread beside the sums: operand fragments, pointers, scales."""
         direct, design = self.target.shared_operands, self.design
@@ -214,10 +231,10 @@ class Variant:
             assert design.block_m is not None and design.block_n is not None
             more = TILE_REGISTERS * max(0, self.walk.dots - 1)
             widest = max(tile.size for tile in self.walk.repeated + self.walk.tiles)
-            if self.gemm.requantizes:  # fp32 rows on their way to codes
-                more += design.block_m * widest // self.threads
-            if self.planes:  # bytes and both of their planes
-                more += 3 * design.block_n * widest // 4 // self.threads
+            taken_apart = self.gemm.weight_tiles * design.block_n * widest / self.threads
+            more += int(NIBBLE_REGISTERS[design.unpack or "none"] * taken_apart)
+            if self.gemm.requantizes:
+                return REQUANTIZE_REGISTERS + design.block_m * self.walk.row_k // WARP_LANES
         if direct != "none" and design.block_m is not None and design.block_m >= direct.block_m:
             return direct.operand_registers + more
         return self.target.operand_registers + more

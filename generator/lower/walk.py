@@ -67,8 +67,15 @@ class Walk:
 
     @property
     def dots(self) -> int:
-        """Dots in a row of a turn without inner loop, per tile of results."""
-        return sum(len(tile.planes) for tile in self.tiles)
+        """Dots in a row, per tile of results: of an inner loop's body or of what follows it."""
+        rows = (self.repeated, self.tiles)
+        return max(sum(len(tile.planes) for tile in row) for row in rows)
+
+    @property
+    def row_k(self) -> int:
+        """K elements of those dots."""
+        rows = (self.repeated, self.tiles)
+        return max(sum(tile.size * len(tile.planes) for tile in row) for row in rows)
 
     @property
     def staged(self) -> tuple[int, int]:
