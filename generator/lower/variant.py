@@ -139,7 +139,7 @@ class Variant:
         gemm, block_k = self.gemm, self.design.block_k
         assert gemm is not None and block_k is not None
         if self.planes:
-            return planes_walk(gemm.group_k, block_k, loop=loop)
+            return planes_walk(gemm.group_k, block_k, loop=loop, tight=gemm.requantizes)
         return rows_walk(gemm.group_k or block_k, block_k, loop=loop)
 
     @cached_property

@@ -129,8 +129,11 @@ def rows_walk(length: int, block_k: int, *, loop: bool) -> Walk:
 
 
 @cache
-def planes_walk(group_k: int | None, block_k: int, *, loop: bool) -> Walk:
-    """int4 weights in planes: a turn is a pair of groups, one group, or one block of a row."""
+def planes_walk(group_k: int | None, block_k: int, *, loop: bool, tight: bool = False) -> Walk:
+    """int4 weights in planes: a turn is a pair of groups, one group, or one block of a row.
+
+    `tight`: an inner loop takes one tile a step, also where its body could hold a whole block.
+    """
     block = block_length(group_k)
     half = block // 2
     short = group_k is not None and group_k < LONG_BLOCK  # its block is a pair of groups
@@ -155,7 +158,7 @@ def planes_walk(group_k: int | None, block_k: int, *, loop: bool) -> Walk:
     if not loop:
         whole = tuple(tile for index in range(blocks) for tile in tiles(index * block, 0, half))
         return Walk(unit, 1 + second, 1, 0, (), NOWHERE, whole, Advance(unit, unit // 2))
-    if blocks > 1 and half // block_k <= LONG_BODY:  # block after block
+    if blocks > 1 and half // block_k <= (1 if tight else LONG_BODY):  # block after block
         return Walk(unit, 1, 1, blocks, tiles(0, 0, half), Advance(block, half), (), NOWHERE)
     repeat, left = half // block_k, half % block_k
     return Walk(
