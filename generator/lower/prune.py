@@ -149,6 +149,8 @@ def _accumulator_registers(variant: Variant) -> str | None:
         ("sums", variant.sum_registers, variant.operand_registers),
         ("results", results, gated),
     ):
+        if beside >= limit:
+            return f"{held} registers of {what} + {beside} > {limit} a thread; use smaller tiles"
         if held + beside > limit:
             room = max(limit - beside, 1)
             warps = 1 << (-(-held * variant.design.warps // room) - 1).bit_length()

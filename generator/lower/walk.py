@@ -40,7 +40,7 @@ class Advance:
 
 
 NOWHERE = Advance(0, 0)
-LONG_BODY = 4  # tiles that a loop's body may hold in a row
+LONG_BODY = 2  # tiles that a loop's body may hold in a row
 
 
 @dataclass(frozen=True, slots=True)
