@@ -98,7 +98,7 @@ def _gemm(variant: Variant, gemm: GemmContract) -> Context:
         ],
         "scale": gemm.scale,
         "scales_of_a_row": turn,
-        "scale_stride": f"{stride} * {turn}" if turn != "1" else stride,
+        "scale_stride": _product(stride, turn),
         "lengths": [*_lengths(variant), *scales],
         "steps_argument": steps,
         "k_unit_name": "K_UNIT" if variant.tail else _unit(variant, gemm),
@@ -130,6 +130,12 @@ def _gemm(variant: Variant, gemm: GemmContract) -> Context:
         "exp": gemm.exp,
         "walk": walk,
     }
+
+
+def _product(stride: str, scales: str) -> str:
+    """Elements from one expert's scales to the next, as a factor."""
+    product = stride if scales == "1" else f"{stride} * {scales}"
+    return f"({product})" if " " in product else product
 
 
 @dataclass(frozen=True, slots=True)

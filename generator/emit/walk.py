@@ -185,6 +185,7 @@ class Names:
         for each in self.lengths:
             if length == each.value:
                 return each.name
+        for each in self.lengths:
             if length == 2 * each.value:
                 return f"2 * {each.name}"
             if 2 * length == each.value:

@@ -113,7 +113,8 @@ class _Function:
                 return ast.unparse(to) == "tl.float32" and self._is_product(inner)
             case ast.Call(func=function, args=arguments):
                 called = ast.unparse(function)
-                passed = called in PASSES_ON and any(self._is_product(each) for each in arguments)
+                values = arguments[1:] if called == "tl.where" else arguments
+                passed = called in PASSES_ON and any(self._is_product(each) for each in values)
                 return passed or called.startswith("_")
         return False
 

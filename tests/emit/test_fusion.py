@@ -4,11 +4,7 @@ operations. Compiled for sm_90 without a GPU, in processes that do not interpret
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -17,6 +13,7 @@ import pytest
 from generator.emit.outputs import outputs
 from generator.lower.program import Selection, program
 from generator.spec.load import load
+from tests.emit.compiling import Request, compiled
 
 ROOT = Path(__file__).parents[2]
 ARITHMETIC = r"(?:fma|add|sub|mul|div|ex2|rcp)\.[\w.]*f(?:16|32|64)\w*"
@@ -24,14 +21,16 @@ FLUSHING = r"\w[\w.]*\.ftz[\w.]*"
 FLOAT_OPERATION = re.compile(rf"\s({ARITHMETIC}|{FLUSHING})\s")
 # Without fusion add, sub and mul carry `.rn`, which tells ptxas, too, to leave them alone.
 PINNED = re.compile(r"^(add|sub|mul)\.rn\.")
-POINTERS = {"int8": "*i8", "int32": "*i32", "bf16": "*bf16", "fp32": "*fp32"}
 
 # Float operations of a module as it ships, all IEEE: none approximate, none flushing subnormals.
 SILU = {"fma.rn.f32", "add.rn.f32", "mul.rn.f32", "div.rn.f32"}
 MODULES = {
     ("up_w8gn_a8_swiglu_bf16_v1", "sm_90"): SILU,
     ("up_w8g128_a8_swiglu_bf16_v1", "sm_90"): SILU,
+    ("up_w4g128_a8_swiglu_bf16_amax_v1", "sm_90"): SILU,
     ("down_w8g128_a8_bf16_v1", "sm_90"): {"fma.rn.f32", "mul.rn.f32"},
+    ("down_w4g320_a8_bf16_v1", "ilu"): {"fma.rn.f32", "mul.rn.f32"},
+    ("down_w8g128_a8_bf16_requantbf16_v1", "sm_90"): SILU,
     ("quantize_a8_bf16_v1", "portable"): {"add.rn.f32", "mul.rn.f32", "div.rn.f32"},
     ("combine_bf16_v1", "portable"): {"fma.rn.f32"},
 }
@@ -54,49 +53,12 @@ OPTIONS = {"num_warps": 1, "num_stages": 1, "enable_fp_fusion": False}
 """
 
 
-def ptx_of_file(path: str, symbol: str, fusion: bool) -> str:
-    """Runs in a process without the interpreter. Types come from the parameters' comments."""
-    import importlib.util
-
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
-
-    spec = importlib.util.spec_from_file_location(symbol, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    kernel = getattr(module, symbol)
-    comments = dict(re.findall(r"^ +(\w+),  # (\w+)", Path(path).read_text(), re.MULTILINE))
-    pointers = [name for name in kernel.arg_names if name.endswith("_ptr")]
-    types = {name: POINTERS[comments[name]] for name in pointers}
-    source = ASTSource(
-        fn=kernel,
-        signature={name: types.get(name, "i32") for name in kernel.arg_names},
-        constexprs={},
-        attrs={(kernel.arg_names.index(name),): [["tt.divisibility", 16]] for name in pointers},
-    )
-    options = {**module.OPTIONS, "enable_fp_fusion": fusion}
-    return triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options).asm["ptx"]
-
-
 def float_operations(path: Path, symbol: str) -> tuple[Counter[str], Counter[str]]:
     """Float operations of a kernel, compiled with fusion and without, by their PTX names."""
-    code = (
-        "import json; from tests.emit.test_fusion import ptx_of_file;"
-        f"print(json.dumps([ptx_of_file({str(path)!r}, {symbol!r}, on) for on in (True, False)]))"
+    fused, plain = (
+        compiled([Request(str(path), symbol, "cuda", 90, 32, enable_fp_fusion=on)])[0]["ptx"]
+        for on in (True, False)
     )
-    environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    environment["TRITON_CACHE_DIR"] = str(path.parent / "cache")
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    fused, plain = json.loads(done.stdout)
     return Counter(FLOAT_OPERATION.findall(fused)), Counter(FLOAT_OPERATION.findall(plain))
 
 

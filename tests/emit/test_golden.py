@@ -22,14 +22,84 @@ COMMAND = "pytest tests/emit/test_golden.py --update-golden"
 # Designs are fixed here, so that another ranking rewrites nothing.
 ROWS = Design(block_m=2, block_k=1024, warps=4, stages=1)
 SORT = Design(block_m=1024, block_n=1024, warps=4, stages=1)
-NARROW = Design(dot="int8", block_m=32, block_n=64, block_k=128, warps=4, stages=2)
-DEEP = Design(dot="int8", block_m=64, block_n=64, block_k=128, warps=4, stages=4)
+
+
+def gemm(
+    m: int,
+    n: int,
+    k: int,
+    warps: int,
+    stages: int,
+    *,
+    dot: str = "int8",
+    unpack: str = "none",
+    tail: str = "none",
+    offsets: str = "int32",
+) -> Design:
+    return Design(
+        block_m=m,
+        block_n=n,
+        block_k=k,
+        warps=warps,
+        stages=stages,
+        dot=dot,
+        unpack=unpack,
+        tail=tail,
+        offsets=offsets,
+    )
+
+
+NARROW = gemm(32, 64, 128, 4, 2)
+DEEP = gemm(64, 64, 128, 4, 4)
+ANY_LAYER = {"tail": "any", "offsets": "int64"}
 CASES = {
     "up_channel": ("up_w8gn_a8_swiglu_bf16_v1", "sm_90", DEEP),
     "up_channel_device_fp32": ("up_w8gn_a8_swiglu_fp32_gatebf16_expdevice_v1", "sm_90", DEEP),
     "up_g128": ("up_w8g128_a8_swiglu_bf16_v1", "sm_90", DEEP),
     "up_g320_looped": ("up_w8g320_a8_swiglu_bf16_v1", "sm_90", DEEP),
+    "up_amax": ("up_w8g128_a8_swiglu_bf16_amax_v1", "sm_90", NARROW),
+    "up_channel_fp16_chunks": (
+        "up_w8gn_a8_swiglu_bf16_v1",
+        "ilu",
+        gemm(16, 32, 128, 4, 2, dot="fp16_exact", **ANY_LAYER),
+    ),
+    "up_int4_pairs_ptx": (
+        "up_w4g128_a8_swiglu_bf16_v1",
+        "sm_90",
+        gemm(16, 64, 128, 4, 3, unpack="ptx"),
+    ),
     "down_g320_unrolled": ("down_w8g320_a8_bf16_v1", "portable", NARROW),
+    "down_g128_any_layer": (
+        "down_w8g128_a8_bf16_v1",
+        "portable",
+        gemm(32, 64, 128, 4, 2, **ANY_LAYER),
+    ),
+    "down_g128_rank1": ("down_w8g128_a8_bf16_v1", "portable", gemm(32, 64, 1, 4, 2, dot="rank1")),
+    "down_int4_g320_fp16": (
+        "down_w4g320_a8_bf16_v1",
+        "ilu",
+        gemm(16, 64, 128, 4, 2, dot="fp16_exact", unpack="value", **ANY_LAYER),
+    ),
+    "down_int4_pairs_any_layer": (
+        "down_w4g128_a8_bf16_v1",
+        "portable",
+        gemm(32, 64, 64, 4, 2, unpack="shift", **ANY_LAYER),
+    ),
+    "down_int4_channel_any_layer": (
+        "down_w4gn_a8_bf16_v1",
+        "portable",
+        gemm(32, 64, 128, 4, 2, unpack="shift", **ANY_LAYER),
+    ),
+    "down_int4_g512_rank1": (
+        "down_w4g512_a8_bf16_v1",
+        "portable",
+        gemm(32, 64, 1, 4, 2, dot="rank1", unpack="value"),
+    ),
+    "down_requantizes": (
+        "down_w8g128_a8_bf16_requantbf16_away_v1",
+        "sm_90",
+        gemm(16, 64, 64, 4, 3),
+    ),
     "quantize_even_sorted": ("quantize_a8_bf16_v1", "portable", ROWS),
     "quantize_away_gather": ("quantize_a8_bf16_gather_away_v1", "portable", ROWS),
     "requantize_fp32": ("requantize_a8_fp32_v1", "portable", ROWS),
@@ -46,8 +116,9 @@ def loaded() -> SpecSet:
 
 @pytest.fixture(scope="module")
 def contracts(loaded: SpecSet) -> dict[str, Contract]:
-    [spec] = (each for each in loaded.specs if each.name == "w8a8")
-    every_plan = [plan for layer in all_layers(spec) for plan in plans(spec, layer)]
+    every_plan = [
+        plan for spec in loaded.specs for layer in all_layers(spec) for plan in plans(spec, layer)
+    ]
     return {contract.name: contract for plan in every_plan for contract in plan.contracts}
 
 

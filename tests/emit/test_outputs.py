@@ -229,6 +229,8 @@ def test_no_product_feeds_an_addition_but_through_fma(modules: list[Module]) -> 
         ("t = (acc * scale).to(tl.float32); y = t - bias", ["t - bias"]),
         ("t = (acc * scale).to(tl.bfloat16).to(tl.float32); y = t + bias", []),
         ("y = tl.fma(acc, scale * scale, bias) + bias", []),
+        ("t = tl.where(n == 0, acc * scale, 0.0); y = t + bias", ["t + bias"]),
+        ("t = tl.where(acc * scale > 0.0, acc, 0.0); y = t + bias", []),
         ("y = x_ptr + n * 4 + tl.program_id(0) * SIZE", []),
         ("y = x_ptr + tl.load(i_ptr + n) * SIZE", []),
         ("y = bias + tl.load(x_ptr + n) * SIZE", ["bias + tl.load(x_ptr + n) * SIZE"]),

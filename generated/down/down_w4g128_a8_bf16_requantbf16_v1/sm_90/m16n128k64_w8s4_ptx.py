@@ -113,9 +113,9 @@ def down_w4g128_a8_bf16_requantbf16_v1_sm_90_m16n128k64_w8s4_ptx(
             w = tl.load(w_ptrs + k64)
             total0 = tl.dot(x0, tl.trans(_low(w)), total0, out_dtype=tl.int32)
             total1 = tl.dot(x1, tl.trans(_high(w)), total1, out_dtype=tl.int32)
-            x_ptrs += GROUP_K // 2
-            inv_smooth_ptrs += GROUP_K // 2
-            w_ptrs += GROUP_K // 2
+            x_ptrs += BLOCK_K
+            inv_smooth_ptrs += BLOCK_K
+            w_ptrs += BLOCK_K
         x_ptrs += GROUP_K
         inv_smooth_ptrs += GROUP_K
         w_scale = tl.load(w_scale_ptrs).to(tl.float32) * NIBBLE

@@ -83,8 +83,8 @@ def down_w4g128_a8_bf16_v1_portable_m32n64k64_w8s4_shift_tail_wide(
             w = tl.load(w_ptrs + k64)
             total0 = tl.dot(x0, tl.trans(_low(w)), total0, out_dtype=tl.int32)
             total1 = tl.dot(x1, tl.trans(_high(w)), total1, out_dtype=tl.int32)
-            x_ptrs += GROUP_K // 2
-            w_ptrs += GROUP_K // 2
+            x_ptrs += BLOCK_K
+            w_ptrs += BLOCK_K
         x_ptrs += GROUP_K
         w_scale = tl.load(w_scale_ptrs).to(tl.float32) * NIBBLE
         acc = tl.fma(total0.to(tl.float32), w_scale[None, :], acc)

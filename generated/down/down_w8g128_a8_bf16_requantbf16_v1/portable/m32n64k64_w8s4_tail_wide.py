@@ -85,9 +85,9 @@ def down_w8g128_a8_bf16_requantbf16_v1_portable_m32n64k64_w8s4_tail_wide(
             x = _codes(a, tl.load(inv_smooth_ptrs + k64), row_scale, finite)
             w = tl.load(w_ptrs + k64)
             total = tl.dot(x, tl.trans(w), total, out_dtype=tl.int32)
-            x_ptrs += GROUP_K // 2
-            inv_smooth_ptrs += GROUP_K // 2
-            w_ptrs += GROUP_K // 2
+            x_ptrs += BLOCK_K
+            inv_smooth_ptrs += BLOCK_K
+            w_ptrs += BLOCK_K
         w_scale = tl.load(w_scale_ptrs).to(tl.float32)
         acc = tl.fma(total.to(tl.float32), w_scale[None, :], acc)
         w_scale_ptrs += N

@@ -68,7 +68,7 @@ def down_w8gn_a8_bf16_requantbf16_v1_portable_m32n64k64_w4s2_wide(
     row_scale = tl.div_rn(tl.where(finite, row_amax, 0).to(tl.float32, bitcast=True), CODE_MAX)
     row_scale = tl.where(row_scale < SCALE_FLOOR, 1.0, row_scale)
     w_ptrs = w_ptr + expert.to(tl.int64) * (N * K) + cols[:, None] * K
-    w_scale_ptrs = w_scale_ptr + expert.to(tl.int64) * (N) + cols
+    w_scale_ptrs = w_scale_ptr + expert.to(tl.int64) * N + cols
 
     total = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.int32)
     for _ in range(k_tiles):

@@ -47,7 +47,7 @@ def down_w8gn_a8_fp16_v1_portable_m32n32k64_w4s3_wide(
     k64 = tl.arange(0, 64)
     x_ptrs = x_ptr + rows.to(tl.int64)[:, None] * K
     w_ptrs = w_ptr + expert.to(tl.int64) * (N * K) + cols[:, None] * K
-    w_scale_ptrs = w_scale_ptr + expert.to(tl.int64) * (N) + cols
+    w_scale_ptrs = w_scale_ptr + expert.to(tl.int64) * N + cols
 
     total = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.int32)
     for _ in range(k_tiles):

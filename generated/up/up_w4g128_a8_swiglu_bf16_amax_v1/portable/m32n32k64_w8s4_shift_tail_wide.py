@@ -108,9 +108,9 @@ def up_w4g128_a8_swiglu_bf16_amax_v1_portable_m32n32k64_w8s4_shift_tail_wide(
             up_sum0 = tl.dot(x0, tl.trans(_low(up_w)), up_sum0, out_dtype=tl.int32)
             gate_sum1 = tl.dot(x1, tl.trans(_high(gate_w)), gate_sum1, out_dtype=tl.int32)
             up_sum1 = tl.dot(x1, tl.trans(_high(up_w)), up_sum1, out_dtype=tl.int32)
-            x_ptrs += GROUP_K // 2
-            gate_ptrs += GROUP_K // 2
-            up_ptrs += GROUP_K // 2
+            x_ptrs += BLOCK_K
+            gate_ptrs += BLOCK_K
+            up_ptrs += BLOCK_K
         x_ptrs += GROUP_K
         gate_scale = tl.load(gate_scale_ptrs).to(tl.float32) * NIBBLE
         gate = tl.fma(gate_sum0.to(tl.float32), gate_scale[None, :], gate)
