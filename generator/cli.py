@@ -7,10 +7,12 @@ bad input.
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +20,9 @@ from generator.data import folder, modules
 from generator.errors import BuildError, Finding, GroupwiseError
 
 if TYPE_CHECKING:
+    from generator.lower.listing import Listing
     from generator.lower.program import Program
+    from generator.lower.report import Report
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -57,7 +61,35 @@ def _parser() -> argparse.ArgumentParser:
 
     listing = verbs.add_parser("list", help="the layers and variants that build emits, one a line")
     _program_options(listing)
+    listing.add_argument(
+        "--operation", action="append", default=[], metavar="NAME", help="only this operation"
+    )
+    listing.add_argument(
+        "--kind", choices=("layers", "contracts", "variants"), help="default: layers and variants"
+    )
+    listing.add_argument(
+        "--sort",
+        choices=("name", "target", "operation", "shared", "registers"),
+        help="ascending; shared memory and registers as modelled; default: as built",
+    )
+    listing.add_argument("--json", action="store_true", help="as JSON")
     listing.set_defaults(verb=_list)
+
+    explain = verbs.add_parser(
+        "explain", help="what lowering rejected, proved, kept and would choose"
+    )
+    explain.add_argument("name", metavar="NAME", help="of a spec, a contract or a layer contract")
+    explain.add_argument(
+        "--problem",
+        metavar="KEY=VALUE,...",
+        help="rows=,n=,k=,experts= of one call; n and k as stored",
+    )
+    explain.add_argument("--specs", type=Path, metavar="DIR", help="default: the shipped specs")
+    explain.add_argument(
+        "--target", action="append", default=[], metavar="NAME", help="default: the spec's targets"
+    )
+    explain.add_argument("--json", action="store_true", help="as JSON")
+    explain.set_defaults(verb=_explain)
 
     schema = verbs.add_parser("schema", help="write the JSON Schema of the spec language")
     schema.add_argument("--specs", type=Path, default=None, metavar="DIR")
@@ -171,15 +203,28 @@ def _repeat(options: argparse.Namespace) -> str:
 
 
 def _list(options: argparse.Namespace) -> int:
-    chosen = _program(options)
-    for layer in chosen.layers:
-        print(layer.contract.name)
-    for plan in chosen.plans:
-        for variant in plan.kept:
-            requires = ", ".join(str(each) for each in variant.requires)
-            print(
-                f"{plan.contract.name:40} {plan.target.name:9} {variant.design.name:22} {requires}"
-            )
+    from generator.lower.listing import listed_lines, listing
+
+    listed = listing(
+        _program(options), operations=options.operation, kind=options.kind, sort=options.sort
+    )
+    return _say(options, listed, listed_lines(listed, options.sort))
+
+
+def _explain(options: argparse.Namespace) -> int:
+    from generator.lower.choice import problem
+    from generator.lower.report import explain
+    from generator.lower.report_text import lines
+    from generator.spec.load import load
+
+    asked = problem(options.problem) if options.problem is not None else None
+    loaded = load(options.specs or folder("specs"))
+    report = explain(loaded, options.name, asked, options.target)
+    return _say(options, report, lines(report))
+
+
+def _say(options: argparse.Namespace, facts: Listing | Report, text: Iterable[str]) -> int:
+    print(json.dumps(asdict(facts), indent=2) if options.json else "\n".join(text))
     return 0
 
 

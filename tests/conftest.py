@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -19,8 +20,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """`-m gpu` collects the GPU suite alone: GPU machines need no pydantic, jinja2 or yaml."""
+    """`-m gpu`, alone or `and` something, collects the GPU suite alone: GPU machines need no
+    pydantic, jinja2 or yaml.
+    """
     here = Path(__file__).parent
-    if config.option.markexpr != "gpu" or here not in collection_path.parents:
+    if not asks_for_gpu(config.option.markexpr) or here not in collection_path.parents:
         return None
     return True if collection_path.relative_to(here).parts[0] != "gpu" else None
+
+
+def asks_for_gpu(markers: str) -> bool:
+    """Whether a marker expression of plain words joined by `and` selects GPU tests only."""
+    return "gpu" in re.split(r"\s+and\s+", markers.strip())

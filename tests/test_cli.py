@@ -6,14 +6,18 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from generator.cli import main
 from generator.errors import BuildError
 from generator.runtime.manifest import SCHEMA, load
 
@@ -89,9 +93,10 @@ def test_check_of_a_changed_module_is_1_and_shows_the_change(built: Path) -> Non
     [
         (
             ("--target", "sm_91"),
-            "[build] --target sm_91: no such target; use one of portable, sm_80, sm_90\n",
+            "[build] --target sm_91: no such target;"
+            " use one of gfx942, ilu, portable, sm_100, sm_120, sm_80, sm_90\n",
         ),
-        (("--spec", "w9a9"), "[build] --spec w9a9: no such spec; use one of w8a8\n"),
+        (("--spec", "w9a9"), "[build] --spec w9a9: no such spec; use one of w4a8, w8a8\n"),
         (
             ("--contract", "sideways_*"),
             "[build] --contract sideways_*: matches no contract and no layer;"
@@ -127,6 +132,190 @@ def test_list_names_what_build_emits(built: Path) -> None:
         [each.contract, each.target, each.design, ", ".join(map(str, each.requires))]
         for each in load(built / "generated").entries
     ]
+
+
+@dataclass(frozen=True)
+class Printed:
+    """A verb run in this process, where lowering remembers what it judged."""
+
+    capture: pytest.CaptureFixture[str]
+
+    def __call__(self, *arguments: str) -> tuple[int, str, str]:
+        """Exit code, standard output and standard error."""
+        code = main(arguments)
+        out, err = self.capture.readouterr()
+        return code, out, err
+
+    def lines(self, *arguments: str) -> list[str]:
+        code, out, err = self(*arguments)
+        assert (code, err) == (0, "")
+        return out.splitlines()
+
+    def data(self, *arguments: str) -> dict[str, Any]:
+        code, out, err = self(*arguments, "--json")
+        assert (code, err) == (0, "")
+        found: dict[str, Any] = json.loads(out)
+        return found
+
+
+@pytest.fixture
+def printed(capsys: pytest.CaptureFixture[str]) -> Printed:
+    return Printed(capsys)
+
+
+G128 = ("list", "--contract", "layer_w8g128_a8_swiglu_bf16_v1")  # every operation, three targets
+
+
+def test_list_as_json_is_what_build_emits(built: Path, printed: Printed) -> None:
+    found = printed.data("list", *COMBINE)
+    assert (found["layers"], found["contracts"]) == ([], [])
+    out = (built / "generated").resolve()
+    assert [
+        (each["name"], each["target"], each["design"], out / each["path"], each["requires"])
+        for each in found["variants"]
+    ] == [
+        (each.contract, each.target, each.design, each.path, [str(r) for r in each.requires])
+        for each in load(out).entries
+    ]
+
+
+def test_list_shows_one_kind(printed: Printed) -> None:
+    layers = printed.lines(*G128, "--kind", "layers")
+    assert layers == ["layer_w8g128_a8_swiglu_bf16_v1"]
+    variants = printed.lines(*G128, "--kind", "variants")
+    assert printed.lines(*G128) == layers + variants
+    contracts = [line.split() for line in printed.lines(*G128, "--kind", "contracts")]
+    assert [name for name, *_ in contracts] == list(dict.fromkeys(v.split()[0] for v in variants))
+    [down] = (rest for name, *rest in contracts if name == "down_w8g128_a8_bf16_v1")
+    own = [v.split()[1] for v in variants if v.startswith("down_w8g128_a8_bf16_v1 ")]
+    assert len(set(own)) == 3
+    assert " ".join(down) == f"down {len(own)} variants {', '.join(dict.fromkeys(own))}"
+
+
+def test_list_filters_operations(printed: Printed) -> None:
+    found = printed.data(*G128, "--operation", "up", "--operation", "route")
+    assert found["layers"] == []
+    assert {each["operation"] for each in found["variants"]} == {"up", "route"}
+    every = printed.data(*G128)
+    assert [each["name"] for each in every["layers"]] == ["layer_w8g128_a8_swiglu_bf16_v1"]
+    assert found["variants"] == [
+        each for each in every["variants"] if each["operation"] in ("up", "route")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sort", "field"),
+    [
+        ("name", "name"),
+        ("target", "target"),
+        ("operation", "operation"),
+        ("shared", "shared_bytes"),
+        ("registers", "registers"),
+    ],
+)
+def test_list_sorts_variants_with_ties_by_name(printed: Printed, sort: str, field: str) -> None:
+    own = printed.data(*G128)["variants"]
+    found = printed.data(*G128, "--sort", sort)["variants"]
+
+    def key(each: dict[str, Any]) -> tuple[object, ...]:
+        return (each[field], each["name"], each["target"], each["design"])
+
+    assert found == sorted(own, key=key) != own
+    lines = [line.split() for line in printed.lines(*G128, "--kind", "variants", "--sort", sort)]
+    assert [line[:3] for line in lines] == [
+        [each["name"], each["target"], each["design"]] for each in found
+    ]
+    if field in ("shared_bytes", "registers"):  # the number that was compared is shown
+        assert [int(line[3]) for line in lines] == [each[field] for each in found]
+
+
+@pytest.mark.parametrize(("sort", "field"), [("shared", "shared_bytes"), ("registers",) * 2])
+def test_list_sorts_contracts_by_the_most_of_their_variants(
+    printed: Printed, sort: str, field: str
+) -> None:
+    most: dict[str, int] = {}
+    for each in printed.data(*G128)["variants"]:
+        most[each["name"]] = max(each[field], most.get(each["name"], 0))
+    found = printed.data(*G128, "--kind", "contracts", "--sort", sort)["contracts"]
+    in_order = sorted(most.items(), key=lambda each: (each[1], each[0]))
+    assert [(each["name"], each[field]) for each in found] == in_order
+
+
+def test_list_sorts_layers_by_name(printed: Printed) -> None:
+    asked = ("list", "--contract", "layer_w8g*_a8_swiglu_bf16_v1", "--target", "portable")
+    names = printed.lines(*asked, "--kind", "layers")
+    assert printed.lines(*asked, "--kind", "layers", "--sort", "name") == sorted(names) != names
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ("list", "--operation", "ups", *COMBINE),
+            "[build] --operation ups: no such operation;"
+            " use one of route, quantize, requantize, up, down, combine\n",
+        ),
+        (
+            ("list", *COMBINE, "--operation", "up"),
+            "[build] --operation up: none of what is selected for portable; these have combine\n",
+        ),
+        (
+            ("list", *COMBINE, "--operation", "combine", "--kind", "layers"),
+            "[build] --kind layers --operation: a layer has all operations;"
+            " leave one of them out\n",
+        ),
+        (
+            ("explain", "combine_bf16_v2"),
+            "[build] explain combine_bf16_v2: names no spec, no contract and no layer"
+            " (nearest: combine_bf16_v1, combine_fp16_v1);"
+            " `python -m generator list --all` names what there is\n",
+        ),
+        (
+            ("explain", "combine_bf16_v1", "--problem", "rows=1"),
+            "[build] --problem: lacks n, k, experts; write rows=ROWS,n=N,k=K,experts=EXPERTS\n",
+        ),
+        (
+            ("explain", "combine_bf16_v1", "--specs", "nowhere"),
+            "[spec] nowhere: no such folder; pass --specs DIR\n",
+        ),
+    ],
+)
+def test_a_bad_question_is_2_and_says_what_to_ask(
+    printed: Printed, arguments: tuple[str, ...], message: str
+) -> None:
+    assert printed(*arguments) == (2, "", message)
+
+
+def test_explain_prints_one_set_of_facts_as_text_and_as_json(printed: Printed) -> None:
+    asked = ("explain", "down_w8g128_a8_bf16_v1", "--target", "sm_90")
+    asked += ("--problem", "rows=128,n=2048,k=768,experts=128")
+    [target] = printed.data(*asked)["targets"]
+    labelled: dict[str, list[str]] = {}
+    for line in printed.lines(*asked):
+        label, _, text = line.strip().partition(" ")
+        labelled.setdefault(label, []).append(text.strip())
+    assert labelled["rejected"] == [
+        f"{each['rejected']} by {each['rule']}: {each['why']}" for each in target["rejected"]
+    ]
+    assert labelled["such"] == [
+        f"as {each['example']}: {each['what']}" for each in target["rejected"]
+    ]
+    assert labelled["proof"] == [each["proof"] for each in target["proofs"]]
+    assert [text.split(":")[0] for text in labelled["kept"]] == [
+        each["design"] for each in target["kept"]
+    ]
+    choice = target["choice"]
+    assert labelled["chosen"] == [f"{choice['design']}, rank 1 of {choice['ranked']}"]
+    assert [re.split("[,:]", text)[0] for text in labelled["not"]] == [
+        each["design"] for each in choice["others"]
+    ]
+    assert labelled["tuning"] == ["no measured tuning: ranked by the cost model"]
+
+
+def test_explain_runs_from_any_folder(tmp_path: Path) -> None:
+    done = generator("explain", "combine_bf16_v1", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("contract combine_bf16_v1 of spec w4a8, w8a8, digest ")
 
 
 def test_schema_is_the_one_that_editors_read(tmp_path: Path) -> None:
@@ -170,7 +359,7 @@ def test_a_newer_manifest_is_refused(built: Path) -> None:
         lambda text: text[: len(text) // 2],
         lambda text: "[]",
         lambda text: "{}",
-        lambda text: text.replace('"schema": 1', '"schema": "1"'),
+        lambda text: text.replace(f'"schema": {SCHEMA}', '"schema": "1"'),
         lambda text: text.replace('"design": ', '"plan": '),
         lambda text: text.replace('"kind": "multiple"', '"kind": "prime"'),
         lambda text: text.replace('"entries": [', '"entries": [3,'),

@@ -11,7 +11,7 @@ import pytest
 from generator.cli import _parser
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md")
+DOCUMENTS = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/explain.md")
 FILE = re.compile(r"`((?:[\w.-]+/)+[\w.-]*|[\w-]+\.(?:py|yaml|toml|json|md))`")
 LINK = re.compile(r"\]\(([^)#]+)\)")
 COMMAND = re.compile(r"python -m generator ([^`\n&]+)")

@@ -102,7 +102,9 @@ def _gemm(variant: Variant, gemm: GemmContract) -> Context:
         "lengths": [*_lengths(variant), *scales],
         "steps_argument": steps,
         "k_unit_name": "K_UNIT" if variant.tail else _unit(variant, gemm),
-        "row_offset": "rows.to(tl.int64)[:, None]" if design.offsets == "int64" else "rows[:, None]",
+        "row_offset": "rows.to(tl.int64)[:, None]"
+        if design.offsets == "int64"
+        else "rows[:, None]",
         "weights": FORMATS[gemm.weights].dtype,
         "packing": ", two int4 a byte, in planes" if variant.planes else "",
         "row_bytes": "K // 2" if variant.planes else "K",

@@ -51,8 +51,10 @@ def _title(contract: Contract) -> str:
             scale = (
                 f"one scale per {contract.group_k or 'column'}{' K' if contract.group_k else ''}"
             )
-            rows = f"{contract.input} rows" if not contract.requantizes else (
-                f"{contract.input} rows, quantized to {contract.codes},"
+            rows = (
+                f"{contract.input} rows"
+                if not contract.requantizes
+                else (f"{contract.input} rows, quantized to {contract.codes},")
             )
             gemm = f"{rows} x {contract.weights} weights ({scale})"
             if contract.gate:

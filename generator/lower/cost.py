@@ -68,9 +68,7 @@ class Cost:
 def _row_efficiency(walk: Walk) -> float:
     """Bandwidth share of a walk: each tile of K reads rows of its own length."""
     sizes = [tile.size for tile in walk.repeated] * walk.repeat + [t.size for t in walk.tiles]
-    shares = {
-        size: float(min(1.0, size / LINE_BYTES) ** SHORT_ROW_EXPONENT) for size in set(sizes)
-    }
+    shares = {size: float(min(1.0, size / LINE_BYTES) ** SHORT_ROW_EXPONENT) for size in set(sizes)}
     return sum(sizes) / sum(size / shares[size] for size in sizes)
 
 
@@ -96,9 +94,7 @@ def gemm_cost(variant: Variant, shape: Shape) -> Cost:
     groups = groups_of(shape.k, gemm.group_k)
     column_bytes = FORMATS[gemm.weights].bytes_of(shape.k)
     row_bytes = FORMATS[gemm.input].bytes_of(shape.k)
-    weights = (
-        shape.experts * columns * (column_bytes + FORMATS[gemm.scale].bytes_of(groups))
-    )
+    weights = shape.experts * columns * (column_bytes + FORMATS[gemm.scale].bytes_of(groups))
     rows = shape.experts * shape.rows_per_expert
     bytes_moved = weights + rows * (row_bytes + FORMATS[gemm.output].bytes_of(shape.n))
     columns_per_program = gemm.weight_tiles * design.block_n

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
+from functools import cache
 from itertools import product
 
 from generator.lower.variant import Design
@@ -21,7 +21,7 @@ def axes(listed: Frozen) -> dict[str, tuple[object, ...]]:
     return {axis: getattr(listed, axis) for axis in type(listed).model_fields}
 
 
-@lru_cache(maxsize=None)
+@cache
 def designs(listed: Frozen) -> tuple[Design, ...]:
     """The product of all axes, first axis slowest."""
     return tuple(_product(axes(listed)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 from generator.conditions import AtMost, Condition
 from generator.lower.bands import Band
@@ -17,10 +17,11 @@ from generator.lower.contract import Contract, GemmContract, LayerPlan
 from generator.lower.cost import Shape, cost
 from generator.lower.plan import Plan, ShapeSource
 from generator.lower.variant import Design, Variant
+from generator.packing import K_UNIT
 from generator.spec.model import Limits, Target
 
 BASE_PLAN = "separate"  # what other plans are compared with
-LENGTHS = tuple(64 << power for power in range(9))  # of the down kernel's K: 64 .. 16384
+LONGEST_K = 16384  # of the lengths at which plans are compared
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,18 +59,20 @@ class Stage:
 
 def rank_plans(
     plans: Sequence[LayerPlan],
-    lowered: Callable[[Contract], Plan],
+    lowered: Callable[[Contract], Plan | None],
     target: Target,
     source: ShapeSource,
 ) -> tuple[PlanBand, ...]:
     """One entry per band of the target; `source` is the up kernel's shape in the layer's model.
 
-    `lowered` gives a contract's plan on the target, or on the one that has the operation instead.
+    `lowered` gives a contract's plan on the target, or on the one that has the operation instead;
+    None where no target has it.
     """
     base = next((plan for plan in plans if plan.name == BASE_PLAN), plans[0])
     up = next(each for each in base.rows if each.operation == "up")
     found = []
-    for ranked in lowered(up).bands:
+    own = lowered(up)
+    for ranked in own.bands if own else ():
         choices = [PlanChoice(base.name, ())]
         for plan in plans:
             if plan is base:
@@ -88,15 +91,17 @@ def rank_plans(
 
 
 def _stages(
-    plan: LayerPlan, lowered: Callable[[Contract], Plan], target: Target, band: Band
+    plan: LayerPlan, lowered: Callable[[Contract], Plan | None], target: Target, band: Band
 ) -> tuple[Stage, ...]:
     """The stages that plans differ in, with the designs of a band; none where a GEMM has no design
-    of the band's row tile.
+    of the band's row tile, or no target has a stage.
     """
     stages = []
     for contract in plan.rows:
         if contract.operation in ("up", "requantize", "down"):
             chosen = lowered(contract)
+            if chosen is None:
+                return ()
             own = [each for each in chosen.bands if each.band.block_m == band.block_m]
             ranked = own[0] if own else chosen.bands[0]
             if isinstance(contract, GemmContract) and not own:
@@ -106,13 +111,23 @@ def _stages(
     return tuple(stages)
 
 
-@lru_cache(maxsize=None)
+def lengths(group_k: int | None) -> tuple[int, ...]:
+    """Lengths of the down kernel's K at which plans are compared: 64, 128, ... times the odd part
+    of its group, so that designs without a tail accept all but the shortest.
+    """
+    odd = 1 if group_k is None else group_k // (group_k & -group_k)
+    doubled = (K_UNIT * odd << power for power in range(LONGEST_K.bit_length()))
+    return tuple(each for each in doubled if each <= LONGEST_K)
+
+
+@cache
 def _longest(
     plan: tuple[Stage, ...], base: tuple[Stage, ...], experts: int, rows: int, hidden: int
 ) -> int | None:
     """The greatest length up to which a plan is cheaper than the base; None where it never is."""
+    down = plan[-1].contract
     longest = None
-    for length in LENGTHS:
+    for length in lengths(down.group_k if isinstance(down, GemmContract) else None):
         ours, theirs = (_cost(each, experts, rows, hidden, length) for each in (plan, base))
         if ours is None or theirs is None:
             continue
@@ -148,4 +163,3 @@ def _cost(
 def wanted_bands(ranked: Sequence[PlanBand], plan: str) -> list[Band]:
     """The bands in which a plan is taken at all."""
     return [each.band for each in ranked if any(choice.plan == plan for choice in each.choices)]
-

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache
 
 from generator.errors import BuildError, Finding
 from generator.lower.bands import ANY, Band, bands
@@ -105,7 +105,7 @@ def lower(spec: Spec, contract: Contract, target: Target, sources: Sequence[Shap
     return Plan(contract, target, judged.enumerated, legal, kept, ranked, judged.rejections)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _sound(listed: Frozen, target: Target) -> tuple[tuple[Design, ...], tuple[Rejection, ...]]:
     """The designs that break no rule of designs, and the rejections of the others."""
     judged = [(design, reject_design(design, target)) for design in designs(listed)]
@@ -115,7 +115,7 @@ def _sound(listed: Frozen, target: Target) -> tuple[tuple[Design, ...], tuple[Re
     )
 
 
-@lru_cache(maxsize=None)
+@cache
 def _judge(geometry: Contract, listed: Frozen, target: Target, limits: Limits) -> Judged:
     sound, unsound = _sound(listed, target)
     legal, rejections = [], list(unsound)
@@ -129,7 +129,7 @@ def _judge(geometry: Contract, listed: Frozen, target: Target, limits: Limits) -
     return Judged(len(legal) + len(rejections), tuple(legal), tuple(rejections))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _choose(
     geometry: Contract,
     listed: Frozen,

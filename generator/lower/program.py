@@ -10,6 +10,7 @@ from typing import TypeVar
 from generator.errors import BuildError, Finding
 from generator.lower.contract import (
     Contract,
+    GemmContract,
     LayerContract,
     LayerPlan,
     all_layers,
@@ -72,9 +73,12 @@ def program(loaded: SpecSet, selection: Selection) -> Program:
     for spec in specs:
         chosen = [each for each in targets if each.name in (selection.targets or spec.targets)]
         own = {layer: each for layer, each in layers.items() if layer.spec == spec.name}
+        asked = _contracts(own, selection)
+        gemms = {each for each in asked if isinstance(each, GemmContract)}
         for layer, layer_plans in own.items():
-            ranked[layer] = _ranked(layer, layer_plans, spec, chosen, loaded.targets, known)
-        for contract in _contracts(own, selection):
+            if any(gemms.intersection(plan.contracts) for plan in layer_plans):
+                ranked[layer] = _ranked(layer, layer_plans, spec, chosen, loaded.targets, known)
+        for contract in asked:
             _one_meaning(owners, contract, spec)
             for target in chosen:
                 key = (contract.name, target.name)
@@ -106,10 +110,11 @@ def _ranked(
     """The layer with its plans ranked on every target that has both of its GEMMs."""
 
     def ranked(target: Target) -> tuple[PlanBand, ...]:
-        def lowered(contract: Contract) -> Plan:
-            having = (each for each in (target, *every_target))
-            own = next(each for each in having if contract.operation in each.operations)
-            return lower(spec, contract, own, known.sources(contract))
+        def lowered(contract: Contract) -> Plan | None:
+            for each in (target, *every_target):
+                if contract.operation in each.operations:
+                    return lower(spec, contract, each, known.sources(contract))
+            return None
 
         return rank_plans(layer_plans, lowered, target, known.layer_source(layer))
 

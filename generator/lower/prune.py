@@ -18,6 +18,7 @@ from generator.spec.model import Target
 GATE_REGISTERS = 130
 # K of the least dot that compiles (Triton 3.6 to 3.9); outer products take one element.
 LEAST_DOT_K = {"int8": 32, "fp16_exact": 16, "rank1": 1}
+PROGRAM_THREADS = 1024  # of one program at most, on every target in sight
 LEAST_WARP_SUMS = 16 * 8  # outputs of the smallest matrix instruction of one warp
 
 
@@ -55,7 +56,7 @@ def _strategy_on_target(design: Design, target: Target) -> str | None:
 
 def _slower_strategy(design: Design, target: Target) -> str | None:
     best, rates = target.fastest_dot, target.cost.dot_ops_per_us
-    if design.dot in (None, best) or rates.of(design.dot) == rates.of(best):
+    if design.dot not in target.dots or rates.of(design.dot) >= rates.of(best):
         return None
     return (
         f"dot `{design.dot}` does {rates.of(design.dot)} operations a microsecond"
@@ -149,14 +150,12 @@ def _accumulator_registers(variant: Variant) -> str | None:
         ("sums", variant.sum_registers, variant.operand_registers),
         ("results", results, gated),
     ):
-        if beside >= limit:
-            return f"{held} registers of {what} + {beside} > {limit} a thread; use smaller tiles"
         if held + beside > limit:
             room = max(limit - beside, 1)
             warps = 1 << (-(-held * variant.design.warps // room) - 1).bit_length()
-            return (
-                f"{held} registers of {what} + {beside} > {limit} a thread; {warps} warps hold them"
-            )
+            fits = beside < limit and warps * variant.target.warp_size <= PROGRAM_THREADS
+            way = f"{warps} warps hold them" if fits else "use smaller tiles"
+            return f"{held} registers of {what} + {beside} > {limit} a thread; {way}"
     return None
 
 
@@ -206,9 +205,13 @@ RULES = (
         "some back ends compile a dot wrongly or not at all",
         of_design=_strategy_on_target,
     ),
-    Rule("slower_strategy", "strategies differ in speed, never in bits", of_design=_slower_strategy),
+    Rule(
+        "slower_strategy", "strategies differ in speed, never in bits", of_design=_slower_strategy
+    ),
     Rule("unpack_on_target", "inline assembly is one back end's", of_design=_unpack_on_target),
-    Rule("row_tile", "a target keeps designs of a few row tiles, one band each", of_design=_row_tile),
+    Rule(
+        "row_tile", "a target keeps designs of a few row tiles, one band each", of_design=_row_tile
+    ),
     Rule("dot_minimum", "matrix instructions have a least K", _dot_minimum),
     Rule(
         "block_k_exceeds_group",

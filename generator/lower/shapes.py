@@ -55,9 +55,7 @@ class Users:
         return min(shapes, key=lambda each: each.n) if shapes else TYPICAL[0]
 
 
-def users(
-    loaded: SpecSet, layers: Sequence[tuple[LayerContract, tuple[LayerPlan, ...]]]
-) -> Users:
+def users(loaded: SpecSet, layers: Sequence[tuple[LayerContract, tuple[LayerPlan, ...]]]) -> Users:
     """Index the layers of a build and the models that are served with them."""
     by_layer: dict[LayerContract, list[Model]] = {}
     for model in loaded.models:

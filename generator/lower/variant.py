@@ -24,9 +24,9 @@ ROW_UNIT = 32
 # group of 320 in three tiles spilled 56 bytes at 128 registers of sums (sm_90, Triton 3.9,
 # 2026-11-22).
 TILE_REGISTERS = 24
-# The same, for each byte of nibbles that a thread takes apart: plain shifts hold each plane's byte in
-# a register of its own, inline PTX four of them. With less for shifts an up kernel of 32 x 32 x 128,
-# 8 warps, group 128, spilled 40 bytes (portable for sm_90, Triton 3.9, 2026-11-24).
+# The same, for each byte of nibbles that a thread takes apart: plain shifts hold each plane's byte
+# in a register of its own, inline PTX four of them. With less for shifts an up kernel of 32 x 32 x
+# 128, 8 warps, group 128, spilled 40 bytes (portable for sm_90, Triton 3.9, 2026-11-24).
 NIBBLE_REGISTERS = {"none": 0.0, "value": 2.0, "shift": 2.0, "ptx": 0.5}
 # Rows that are quantized on their way are in fp32 fragments of one warp, and the slow path of their
 # division is a call, which leaves 168 registers; 80 of these hold all else (down 16 x 128 x 128,
@@ -108,9 +108,7 @@ class Variant:
 
     @cached_property
     def proof(self) -> Proof | None:
-        return prove(
-            self.contract, self.limits, dot=self.design.dot, unpack=self.design.unpack
-        )
+        return prove(self.contract, self.limits, dot=self.design.dot, unpack=self.design.unpack)
 
     @property
     def planes(self) -> bool:

@@ -45,7 +45,9 @@ LONG_BODY = 2  # tiles that a loop's body may hold in a row
 
 @dataclass(frozen=True, slots=True)
 class Walk:
-    """One turn: `blocks` times this: `repeat` times the tiles of `repeated`, then those of `tiles`."""
+    """One turn: `blocks` times this: the tiles of `repeated`, `repeat` times, then those of
+    `tiles`.
+    """
 
     unit_k: int  # K elements of a turn
     groups: int  # scales of a turn

@@ -364,7 +364,16 @@ def _target(name: str, data: Mapping[str, Any]) -> Target:
 
 def _layer(name: str, data: Mapping[str, Any]) -> Layer:
     axes = data["axes"]
-    keys = ("weights", "up_group", "down_group", "scale", "dtype", "intermediate", "rounding", "exp")
+    keys = (
+        "weights",
+        "up_group",
+        "down_group",
+        "scale",
+        "dtype",
+        "intermediate",
+        "rounding",
+        "exp",
+    )
     return Layer(
         name=name,
         values=data["values"],

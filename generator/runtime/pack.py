@@ -239,7 +239,8 @@ def _kernel_layout(
 
     def halves(value: torch.Tensor) -> torch.Tensor:
         """Stacked gate and up rows [2 I, ...] to the shard's [2, I, ...]."""
-        return value.unflatten(0, (2, intermediate))[:, own]
+        parts: torch.Tensor = value.unflatten(0, (2, intermediate))
+        return parts[:, own]
 
     def smooth(value: torch.Tensor, length: int) -> torch.Tensor:
         return _wide(value, (experts, padded(length)))

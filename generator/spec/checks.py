@@ -180,6 +180,14 @@ def _capability(target: Target, _: Path, __: SpecSet) -> Iterator[Defect]:
         )
 
 
+def _gemms(target: Target, _: Path, __: SpecSet) -> Iterator[Defect]:
+    named = [each for each in ("up", "down") if each in target.operations]
+    if len(named) == 1:
+        other = "down" if named == ["up"] else "up"
+        what = f"`{named[0]}` without `{other}`"
+        yield Defect(("operations",), what, f"add `{other}`, or drop `{named[0]}`")
+
+
 def _dot_rates(target: Target, _: Path, __: SpecSet) -> Iterator[Defect]:
     for dot in target.dots:
         if not target.cost.dot_ops_per_us.of(dot):
@@ -286,6 +294,7 @@ SPEC_CHECKS: tuple[Check[Spec], ...] = (
 )
 TARGET_CHECKS: tuple[Check[Target], ...] = (
     Check("name_is_file", "names are looked up as file names", _name_is_file),
+    Check("gemms", "the up and the down kernel of a layer share one tile map", _gemms),
     Check("dot_rates", "the cost model orders designs by them", _dot_rates),
     Check("row_tiles", "each row tile is one band of rows per expert", _row_tiles),
     Check("capability", "a device is recognised by its capability", _capability),

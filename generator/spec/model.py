@@ -7,7 +7,6 @@ second one is a visible change.
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
@@ -202,7 +201,7 @@ class DotRates(Frozen):
     fp16_exact: Positive | Literal["none"]
     rank1: Positive | Literal["none"]
 
-    def of(self, dot: Dot) -> int:
+    def of(self, dot: str) -> int:
         """The rate of a strategy; 0 for one that the target lacks."""
         rate: int | str = getattr(self, dot)
         return rate if isinstance(rate, int) else 0
@@ -290,7 +289,7 @@ class Target(Frozen):
     shared_operands: SharedOperands | Literal["none"]  # matrix units that read shared memory
     cost: CostFigures
 
-    @cached_property
+    @property
     def fastest_dot(self) -> Dot:
         """Of the strategies that compile right, the one with the highest rate."""
         return max(self.dots, key=self.cost.dot_ops_per_us.of)

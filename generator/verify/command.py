@@ -68,10 +68,8 @@ def verify(
         say(f"\n[{index + 1}/{len(chosen)}] {case.layer.name}  {case.shape}")
         calls = _calls(case, manifest, device, seed, rows=not quick, every_plan=everything)
         for checked in calls:
-            chosen_plan = checked.run.choice
-            say(
-                f"  from {checked.run.problem.start}, plan {chosen_plan.plan.name}: {chosen_plan.why}"
-            )
+            taken = checked.run.choice
+            say(f"  from {checked.run.problem.start}, plan {taken.plan.name}: {taken.why}")
             for each in _comparisons(checked, manifest, everything):
                 bits, different = bits + each.bits, different + each.different
                 say(_row(each))

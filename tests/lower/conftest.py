@@ -17,7 +17,7 @@ from generator.lower.contract import (
 from generator.lower.program import Program, Selection, program
 from generator.lower.variant import Design, Variant
 from generator.spec.load import load
-from generator.spec.model import Limits, ModelLayer
+from generator.spec.model import Limits, ModelLayer, Target
 
 SHIPPED = load(folder("specs"))
 SPECS = {spec.name: spec for spec in SHIPPED.specs}
@@ -28,9 +28,9 @@ TARGET = TARGETS["portable"].model_copy(
     update={
         "name": "lab",
         "dots": ("int8",),
+        "unpacks": ("none", "value", "shift", "ptx"),
         "accept_multiples": "none",
-        "keep": "per_band",
-        "row_tile": "any",
+        "row_tiles": (16, 32, 64, 128),
         "shared_memory": 65536,
         "registers": 255,
         "operand_registers": 150,
@@ -45,26 +45,46 @@ def built() -> Program:
     return program(SHIPPED, Selection())
 
 
-def layer(up: int | str = "channel", down: int | str = "channel") -> LayerContract:
-    """A layer of the shipped spec at the first value of every other axis."""
+@pytest.fixture(scope="session")
+def everywhere() -> Program:
+    """The layers that a build lowers, on every shipped target."""
+    return program(SHIPPED, Selection(targets=tuple(TARGETS)))
+
+
+def layer(
+    up: int | str = "channel", down: int | str = "channel", *, spec: str = "w8a8"
+) -> LayerContract:
+    """A layer of a shipped spec at the first value of every other axis."""
+    language = SPECS[spec]
     return layer_contract(
-        SPEC,
+        language,
         ModelLayer(
-            spec=SPEC.name,
+            spec=spec,
             up=up,
             down=down,
-            dtype=SPEC.activations.dtype[0],
-            intermediate=SPEC.layer.intermediate[0],
-            rounding=SPEC.activations.rounding[0],
-            exp=SPEC.layer.exp[0],
+            dtype=language.activations.dtype[0],
+            intermediate=language.layer.intermediate[0],
+            rounding=language.activations.rounding[0],
+            exp=language.layer.exp[0],
         ),
     )
 
 
-def contract(operation: str, group: int | str = "channel") -> Contract:
-    """The contract of one operation in a layer whose GEMMs share a group."""
-    (plan,) = plans(SPEC, layer(group, group))
-    return next(each for each in plan.contracts if each.operation == operation)
+def contract(
+    operation: str,
+    group: int | str = "channel",
+    *,
+    spec: str = "w8a8",
+    plan: str = "separate",
+) -> Contract:
+    """The contract of one operation, in one plan of a layer whose GEMMs share a group."""
+    chosen = layer_plan(layer(group, group, spec=spec), plan)
+    return next(each for each in chosen.contracts if each.operation == operation)
+
+
+def layer_plan(each: LayerContract, name: str) -> LayerPlan:
+    """One plan of a shipped layer contract."""
+    return next(plan for plan in layer_plans(each) if plan.name == name)
 
 
 def shipped_layers() -> list[LayerContract]:
@@ -94,18 +114,43 @@ def gemm(
     operation: str = "down",
     group: int | str = "channel",
     *,
+    spec: str = "w8a8",
+    plan: str = "separate",
     m: int = 16,
     n: int = 64,
     k: int = 64,
     warps: int = 4,
     stages: int = 2,
+    dot: str = "int8",
+    unpack: str | None = None,
+    tail: str = "none",
+    offsets: str = "int32",
     limits: dict[str, int] | None = None,
     **target: object,
 ) -> Variant:
-    """A GEMM variant on the lab target, with some limits or target figures changed."""
+    """A GEMM variant on the lab target, with some limits or target figures changed. Nibbles are
+    unpacked by shifts where nothing else is said.
+    """
+    usual = "shift" if spec == "w4a8" else "none"
     return Variant(
-        contract(operation, group),
-        Design(warps, stages, block_m=m, block_n=n, block_k=k, dot="int8"),
-        TARGET.model_copy(update=target),
+        contract(operation, group, spec=spec, plan=plan),
+        Design(
+            warps,
+            stages,
+            block_m=m,
+            block_n=n,
+            block_k=k,
+            dot=dot,
+            unpack=unpack or usual,
+            tail=tail,
+            offsets=offsets,
+        ),
+        changed(TARGET, **target),
         LIMITS.model_copy(update=limits or {}),
     )
+
+
+def changed(target: Target, **figures: object) -> Target:
+    """A target with other figures; no other names, which would be set in silence."""
+    assert set(figures) <= set(Target.model_fields)
+    return target.model_copy(update=figures)

@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from generator.conditions import AtMost, Condition, Multiple, ProductBelow, condition_from_data
+from generator.conditions import (
+    AtMost,
+    Condition,
+    Multiple,
+    ProductBelow,
+    condition_from_data,
+    rows_per_expert,
+)
 
 DIMENSIONS = ("rows", "N", "K", "experts")
 sizes_of_all = st.fixed_dictionaries(dict.fromkeys(DIMENSIONS, st.integers(0, 2**20)))
@@ -95,3 +102,13 @@ def test_condition_read_back_decides_and_speaks_alike(
 def test_unknown_kind_or_field_is_refused(data: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=re.escape(f"unknown condition {data}")):
         condition_from_data(data)
+
+
+@pytest.mark.parametrize(
+    ("rows", "experts", "mean"),
+    [(0, 8, 1), (1, 8, 1), (8, 8, 1), (9, 8, 2), (64, 8, 8), (3, 0, 3), (0, 0, 1)],
+)
+def test_rows_are_shared_by_the_experts_that_can_own_one(
+    rows: int, experts: int, mean: int
+) -> None:
+    assert rows_per_expert(rows, experts) == mean

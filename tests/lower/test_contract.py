@@ -13,6 +13,7 @@ from generator.lower.contract import (
     LayerContract,
     QuantizeContract,
     contract_digest,
+    plans,
 )
 from generator.lower.program import Program, Selection, program
 from tests.lower.conftest import (
@@ -24,6 +25,8 @@ from tests.lower.conftest import (
     shipped_contracts,
     shipped_layers,
 )
+
+OUTSIDE = ("route", "quantize", "combine")
 
 
 def with_a_second_spec(contract: str = "down_w8g320_a8_bf16_v*", **changes: object) -> Program:
@@ -47,6 +50,27 @@ def with_a_second_spec(contract: str = "down_w8g320_a8_bf16_v*", **changes: obje
 )
 def test_name_holds_the_axes_in_a_fixed_order(operation: str, group: int | str, name: str) -> None:
     assert contract(operation, group).name == name
+
+
+@pytest.mark.parametrize(
+    ("operation", "plan", "name"),
+    [
+        ("up", "separate", "up_w4g320_a8_swiglu_bf16_v1"),
+        ("up", "folded", "up_w4g320_a8_swiglu_bf16_amax_v1"),
+        ("down", "separate", "down_w4g320_a8_bf16_v1"),
+        ("down", "folded", "down_w4g320_a8_bf16_requantbf16_v1"),
+        ("quantize", "folded", "quantize_a8_bf16_gather_v1"),
+    ],
+)
+def test_name_tells_the_weights_and_what_a_plan_adds(operation: str, plan: str, name: str) -> None:
+    assert contract(operation, 320, spec="w4a8", plan=plan).name == name
+
+
+def test_name_of_a_folded_down_holds_its_rounding() -> None:
+    down = contract("down", plan="folded")
+    assert isinstance(down, GemmContract)
+    away = replace(down, rounding="half_away", input="fp32")
+    assert away.name == "down_w8gn_a8_bf16_requantfp32_away_v1"
 
 
 @pytest.mark.parametrize(
@@ -89,7 +113,11 @@ def test_one_name_has_one_layer_contract() -> None:
 
 
 @pytest.mark.parametrize(
-    "each", [contract(name) for name in ("route", "quantize", "up", "combine")]
+    "each",
+    [
+        *(contract(name) for name in ("route", "quantize", "up", "combine")),
+        contract("down", plan="folded"),
+    ],
 )
 def test_digest_covers_every_field(each: Contract) -> None:
     changed = [replace(each, **{field.name: "changed"}) for field in fields(each)]
@@ -104,16 +132,68 @@ def test_stages_hand_over_what_the_next_one_reads() -> None:
 
 
 def handed_over(each: LayerContract, stages: dict[str, Contract]) -> None:
-    up, down = stages["up"], stages["down"]
-    quantize, requantize = stages["quantize"], stages["requantize"]
+    up, down, quantize = stages["up"], stages["down"], stages["quantize"]
     assert isinstance(up, GemmContract)
     assert isinstance(down, GemmContract)
     assert isinstance(quantize, QuantizeContract)
-    assert isinstance(requantize, QuantizeContract)
     assert quantize.input == up.rounded == down.output == each.dtype
-    assert up.output == requantize.input == each.intermediate
-    assert quantize.codes == requantize.codes == up.codes == down.codes == each.codes
+    assert up.output == each.intermediate
+    assert quantize.codes == up.codes == down.codes == up.input == each.codes
     assert (up.group_k, down.group_k) == (each.up_group, each.down_group)
+    assert {up.weights, down.weights} == {each.weights}
+    if "requantize" in stages:
+        requantize = stages["requantize"]
+        assert isinstance(requantize, QuantizeContract)
+        assert (requantize.input, requantize.codes) == (up.output, down.input)
+        assert (requantize.rounding, requantize.codes) == (each.rounding, each.codes)
+        assert (up.amax, down.rounding, down.requantizes) == (False, None, False)
+    else:
+        assert (down.input, down.rounding) == (up.output, each.rounding)
+        assert (up.amax, down.requantizes) == (True, True)
+
+
+def test_plans_of_a_layer_differ_between_the_gemms_alone() -> None:
+    for each in shipped_layers():
+        separate, folded = layer_plans(each)
+        assert (separate.name, folded.name) == ("separate", "folded")
+        for ours, theirs in ((separate.tokens, folded.tokens), (separate.rows, folded.rows)):
+            rest = [[s for s in plan if s.operation in OUTSIDE] for plan in (ours, theirs)]
+            assert rest[0] == rest[1] != []
+            names = [[s.operation for s in plan] for plan in (ours, theirs)]
+            middle = [[name for name in plan if name not in OUTSIDE] for plan in names]
+            assert middle == [["up", "requantize", "down"], ["up", "down"]]
+
+
+def test_spec_with_one_plan_has_layers_of_one_plan() -> None:
+    language = SPEC.layer.model_copy(update={"plans": ("folded",)})
+    (only,) = plans(SPEC.model_copy(update={"layer": language}), layer())
+    assert only == layer_plans(layer())[1]
+
+
+def test_contracts_that_move_and_multiply_alike_share_a_geometry() -> None:
+    """Designs are judged once for them: no field that a rule or the cost model reads is lost."""
+    up, down = contract("up"), contract("down", plan="folded")
+    assert isinstance(up, GemmContract)
+    assert isinstance(down, GemmContract)
+    for alike in (
+        {"output": "fp16"},
+        {"rounded": "fp16"},
+        {"exp": "device"},
+        {"amax": True},
+        {"version": 2},
+    ):
+        assert replace(up, **alike).geometry == up.geometry == up
+    assert replace(down, input="fp16", rounding="half_away").geometry == down.geometry == down
+    for other in (
+        {"output": "fp32"},
+        {"group_k": 128},
+        {"weights": "int4"},
+        {"gate": None},
+        {"scale": "fp16"},
+    ):
+        assert replace(up, **other).geometry != up.geometry
+    assert replace(down, input="fp32").geometry != down.geometry
+    assert replace(down, input="int8", rounding=None).geometry != down.geometry
 
 
 OTHER_GROUPS = SPEC.weights.model_copy(update={"group_k": (1024,)})

@@ -28,7 +28,7 @@ def grown(built: Program, data: st.DataObject) -> tuple[Variant, Shape, Shape]:
     kept = [v for plan in built.plans for v in plan.kept if v.contract.operation != "route"]
     variant = data.draw(st.sampled_from(kept), label="variant")
     unit_n = variant.design.block_n or 32
-    unit_k = variant.unit_k if variant.gemm else 32
+    unit_k = variant.walk.unit_k if variant.gemm else 32
     n, k = (unit * data.draw(st.integers(1, 64)) for unit in (unit_n, unit_k))
     experts, rows, more = (data.draw(st.integers(1, top)) for top in (256, 600, 600))
     return variant, Shape(experts, rows, n, k), Shape(experts, rows + more, n, k)
@@ -57,6 +57,57 @@ def test_up_reads_and_multiplies_gate_and_up() -> None:
     rows_out = 2 * 20 * 64 * 2
     operations = 2 * (2 * 32) * 128 * 256
     assert counts(cost(variant, SHAPE)) == (2, weights + scales + rows_in + rows_out, operations)
+
+
+def test_nibbles_are_half_the_bytes_and_the_same_operations() -> None:
+    whole = cost(gemm("down", 128, m=16, n=32, k=64), SHAPE)
+    half = cost(gemm("down", 128, m=16, n=32, k=64, spec="w4a8"), SHAPE)
+    assert whole.bytes_moved - half.bytes_moved == 2 * 64 * 256 // 2
+    assert (whole.programs, whole.operations) == (half.programs, half.operations)
+
+
+def test_short_last_group_has_a_scale_of_its_own() -> None:
+    """K = 384 in groups of 256: two scales a column."""
+    long = Shape(experts=2, rows_per_expert=20, n=64, k=384)
+    shared = cost(gemm("down", "channel", n=32), long)
+    grouped = cost(gemm("down", 256, n=32), long)
+    assert grouped.bytes_moved - shared.bytes_moved == 2 * 64 * 1 * 2  # experts, columns, bf16
+
+
+def test_folded_down_reads_rows_as_they_were_left() -> None:
+    """bf16 rows in place of int8 codes, and their conversion in every program."""
+    codes = cost(gemm("down", m=16, n=32), SHAPE)
+    folded = cost(gemm("down", m=16, n=32, plan="folded"), SHAPE)
+    assert folded.bytes_moved - codes.bytes_moved == 2 * 20 * 256
+    assert codes.convert_us == 0.0
+    # One program of each processor converts 16 rows of 256 elements, 16 instructions each.
+    assert folded.convert_us == 16 * 256 * 16 / 217_000
+
+
+@pytest.mark.parametrize(("unpack", "instructions"), [("value", 4.0), ("shift", 3.0), ("ptx", 0.5)])
+def test_unpacking_is_counted_a_weight(unpack: str, instructions: float) -> None:
+    estimate = cost(gemm("down", m=16, n=32, spec="w4a8", unpack=unpack), SHAPE)
+    assert estimate.convert_us == 32 * 256 * instructions / 217_000
+
+
+def test_fp16_dots_convert_both_operands() -> None:
+    estimate = cost(gemm("down", m=16, n=32, dot="fp16_exact"), SHAPE)
+    assert estimate.convert_us == (16 + 32) * 256 * 2 / 217_000
+
+
+def test_math_takes_the_rate_of_the_strategy() -> None:
+    times = {dot: cost(gemm("down", dot=dot), SHAPE).math_us for dot in ("int8", "fp16_exact")}
+    assert times["fp16_exact"] == 2 * times["int8"]
+
+
+def test_one_stage_loads_and_multiplies_in_turn() -> None:
+    long = Shape(experts=64, rows_per_expert=16, n=4096, k=4096)
+    one, two = (cost(gemm("down", stages=stages), long) for stages in (1, 2))
+    hidden = max(one.memory_us, one.cache_us, one.math_us, one.chain_us)
+    assert one.total_us == TARGET.cost.launch_us + hidden + min(one.chain_us, one.math_us)
+    assert two.total_us == TARGET.cost.launch_us + max(
+        two.memory_us, two.cache_us, two.math_us, two.chain_us
+    )
 
 
 def test_quantize_reads_each_row_and_writes_it() -> None:
@@ -99,7 +150,8 @@ def test_scarcest_resource_bounds_the_resident_programs(
 def test_more_rows_never_count_less(built: Program, data: st.DataObject) -> None:
     variant, fewer, more = grown(built, data)
     low, high = cost(variant, fewer), cost(variant, more)
-    for name in ("programs", "waves", "bytes_moved", "operations", "cache_us", "math_us"):
+    counted = ("programs", "waves", "bytes_moved", "operations", "cache_us", "math_us")
+    for name in (*counted, "convert_us"):
         assert getattr(low, name) <= getattr(high, name) * ROUNDING, name
 
 
@@ -116,5 +168,6 @@ def test_more_rows_never_cost_less(built: Program, data: st.DataObject) -> None:
 def test_estimate_is_no_less_than_any_of_its_terms(built: Program, data: st.DataObject) -> None:
     variant, shape, _ = grown(built, data)
     estimate = cost(variant, shape)
-    terms = (estimate.memory_us, estimate.cache_us, estimate.math_us)
+    busy = estimate.math_us + estimate.convert_us
+    terms = (estimate.memory_us, estimate.cache_us, estimate.chain_us, busy)
     assert estimate.total_us >= variant.target.cost.launch_us + max(terms)

@@ -3,26 +3,30 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
-from itertools import product
 from math import prod
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import generator
+from generator.data import folder
 from generator.errors import BuildError
 from generator.lower.bands import Band, bands
-from generator.lower.contract import Contract, GemmContract, layer_contract
+from generator.lower.contract import Contract, layer_contract
 from generator.lower.cost import Shape
 from generator.lower.plan import Plan, ShapeSource, lower
 from generator.lower.program import Program, Selection, program
 from generator.lower.prune import reject
-from generator.lower.variant import Design, Variant
+from generator.lower.variant import Variant
+from generator.packing import padded
+from generator.spec.load import load
 from generator.spec.model import Model
 from tests.lower.conftest import (
     SHIPPED,
@@ -30,14 +34,27 @@ from tests.lower.conftest import (
     SPECS,
     TARGET,
     TARGETS,
+    changed,
     contract,
+    layer_plan,
     layer_plans,
 )
 
-SOURCES = (ShapeSource(experts=8, n=4096, k=4096),)
-EVEN_K = 3840  # a multiple of every group and tile that the models use
+SOURCES = (ShapeSource(experts=8, n=4096, k=4096, rows=4096),)
+EVEN_K = 7680  # a multiple of every group, pair of groups and tile of the shipped specs
 LONG_K = EVEN_K * (SPEC.limits.k // EVEN_K + 1)
-LIST = (sys.executable, "-m", "generator", "list", "--target", "sm_90", "--contract", "*g128*")
+# What a build decides, printed by a process of its own.
+DECISIONS = """
+from generator.data import folder
+from generator.lower.program import Selection, program
+from generator.spec.load import load
+
+built = program(load(folder("specs")), Selection(targets=("portable", "sm_90")))
+for plan in built.plans:
+    print(*(variant.symbol for variant in plan.kept), plan.bands, plan.rejected_by())
+for layer in built.layers:
+    print(layer.contract.name, layer.bands)
+"""
 
 
 def tiles_all_rows(cut: Sequence[Band]) -> bool:
@@ -48,7 +65,7 @@ def tiles_all_rows(cut: Sequence[Band]) -> bool:
 
 def sizes(each: Contract, model: Model, rows: int) -> dict[str, int]:
     """What one operation of a model's layer is asked for."""
-    hidden, intermediate = model.hidden, model.intermediate
+    hidden, intermediate = padded(model.hidden), padded(model.intermediate)
     n, k = {
         "up": (intermediate, hidden),
         "down": (hidden, intermediate),
@@ -61,19 +78,18 @@ def accepting(plan: Plan, asked: dict[str, int]) -> list[Variant]:
     return [v for v in plan.kept if all(each.holds(asked) for each in v.requires)]
 
 
-def plans_by_name(built: Program) -> dict[tuple[str, str], Plan]:
-    return {(plan.contract.name, plan.target.name): plan for plan in built.plans}
+def models_of() -> dict[str, list[Model]]:
+    """The shipped models that use a contract, by its name."""
+    found: dict[str, list[Model]] = {}
+    for model in SHIPPED.models:
+        for each in model.layers:
+            for plan in layer_plans(layer_contract(SPECS[each.spec], each)):
+                for stage in plan.contracts:
+                    found.setdefault(stage.name, []).append(model)
+    return found
 
 
-def model_stages() -> list[tuple[Model, Contract]]:
-    """Every operation of every layer of every shipped model."""
-    return [
-        (model, stage)
-        for model in SHIPPED.models
-        for each in model.layers
-        for plan in layer_plans(layer_contract(SPECS[each.spec], each))
-        for stage in plan.contracts
-    ]
+MODELS_OF = models_of()
 
 
 @settings(deadline=None, derandomize=True)
@@ -110,19 +126,24 @@ def test_every_kept_variant_is_legal_and_ranked(built: Program) -> None:
             assert len(ranked.designs) == len(kept)
 
 
-def test_target_that_keeps_one_design_keeps_one(built: Program) -> None:
-    one = [plan for plan in built.plans if plan.target.keep == "one"]
+def test_target_of_one_row_tile_keeps_one_design(built: Program) -> None:
+    """One that accepts whatever the target promises leaves nothing to a second one."""
+    one = [plan for plan in built.plans if len(plan.target.row_tiles) == 1]
     assert one
     assert {len(plan.kept) for plan in one} == {1}
 
 
-def test_every_model_shape_is_accepted_wherever_its_layer_is_emitted(built: Program) -> None:
-    plans = plans_by_name(built)
-    for model, stage in model_stages():
-        asked = sizes(stage, model, max(model.tokens) * model.top_k)
-        for target in SHIPPED.targets:
-            if stage.operation in target.operations:
-                assert accepting(plans[stage.name, target.name], asked), (target.name, asked)
+def test_default_build_stays_small(built: Program) -> None:
+    assert sum(len(plan.kept) for plan in built.plans) < 150
+
+
+def test_every_model_shape_is_accepted_by_what_is_emitted_for_its_operation(
+    built: Program,
+) -> None:
+    for plan in built.plans:
+        for model in MODELS_OF.get(plan.contract.name, ()):
+            asked = sizes(plan.contract, model, max(model.tokens) * model.top_k)
+            assert accepting(plan, asked), (plan.contract.name, plan.target.name, asked)
 
 
 @pytest.mark.parametrize(
@@ -148,28 +169,179 @@ def test_no_variant_accepts_a_call_past_the_limits_of_its_proof(
             assert accepting(plan, within | past) == []
 
 
-def test_up_and_down_of_a_layer_share_a_row_tile_in_every_band(built: Program) -> None:
-    plans = plans_by_name(built)
-    for model, target in product(SHIPPED.models, SHIPPED.targets):
-        for each in model.layers:
-            (layer_plan,) = layer_plans(layer_contract(SPECS[each.spec], each))
-            gemms = [stage for stage in layer_plan.tokens if isinstance(stage, GemmContract)]
-            up, down = (plans[stage.name, target.name] for stage in gemms)
-            assert [ranked.band for ranked in up.bands] == [ranked.band for ranked in down.bands]
-            tiles = [
-                {v.design.block_m for v in accepting(plan, sizes(stage, model, 1))}
-                for stage, plan in zip(gemms, (up, down), strict=True)
-            ]
-            wanted = {r.band.block_m or target.row_tile for r in up.bands}
-            assert wanted <= tiles[0] & tiles[1], (model.name, target.name)
-
-
 def test_each_band_ranks_its_own_row_tile_first(built: Program) -> None:
-    banded = [plan for plan in built.plans if plan.target.keep == "per_band"]
+    banded = [plan for plan in built.plans if len(plan.target.row_tiles) > 1]
     assert banded
     for plan in banded:
+        own = {variant.design.block_m for variant in plan.kept}
         for ranked in plan.bands:
-            assert ranked.designs[0].block_m == ranked.band.block_m
+            if ranked.band.block_m in own:
+                assert ranked.designs[0].block_m == ranked.band.block_m
+
+
+def test_tails_and_wide_offsets_are_emitted_only_where_nothing_simpler_serves(
+    built: Program,
+) -> None:
+    """Each kept trait is needed by a model's shape, or by what the target promises to accept."""
+    seen = {"tail": 0, "int64": 0}
+    for plan in built.plans:
+        promise = plan.target.accept_multiples
+        for variant in plan.kept:
+            design = variant.design
+            if design.tail == "any":
+                seen["tail"] += 1
+                unit = variant.walk.unit_k
+                lengths = [
+                    sizes(plan.contract, model, 1)["K"] for model in MODELS_OF[plan.contract.name]
+                ]
+                lengths += [] if promise == "none" else [promise.k]
+                assert any(length % unit for length in lengths), variant.symbol
+            if design.offsets == "int64":
+                seen["int64"] += 1
+                assert promise != "none", variant.symbol
+    assert all(seen.values())
+
+
+def test_design_with_a_tail_stands_beside_a_simpler_one_of_its_row_tile(built: Program) -> None:
+    """On targets that promise nothing: shapes without a tail do not pay for it."""
+    tails = [
+        (plan, variant)
+        for plan in built.plans
+        for variant in plan.kept
+        if variant.design.tail == "any" and plan.target.accept_multiples == "none"
+    ]
+    assert {plan.contract.name for plan, _ in tails} >= {"down_w4g128_a8_bf16_v1"}
+    for plan, variant in tails:
+        simpler = [
+            each
+            for each in plan.kept
+            if each.design.block_m == variant.design.block_m and each.design.tail == "none"
+        ]
+        assert simpler, variant.symbol
+
+
+@pytest.mark.parametrize(
+    ("source", "tail", "offsets"),
+    [
+        (ShapeSource(8, 4096, 4096, 4096), ["none"], ["int32"]),
+        (ShapeSource(8, 4096, 4032, 4096), ["any"], ["int32"]),  # 63 * 64: no turn of 128
+        (ShapeSource(8, 4096, 4096, 2**19), ["none"], ["int64"]),  # rows * K is 2**31
+        (ShapeSource(8, 4096, 4032, 2**20), ["any"], ["int64"]),
+    ],
+)
+def test_design_is_as_simple_as_its_shape_allows(
+    source: ShapeSource, tail: list[str], offsets: list[str]
+) -> None:
+    target = changed(TARGET, row_tiles=(16,))
+    plan = lower(SPEC, contract("down", 128), target, (source,))
+    assert [variant.design.tail for variant in plan.kept] == tail
+    assert [variant.design.offsets for variant in plan.kept] == offsets
+
+
+def test_shapes_that_no_one_design_accepts_get_as_few_as_accept_them_all() -> None:
+    whole, ragged = SOURCES[0], ShapeSource(8, 4096, 4032, 4096)
+    target = changed(TARGET, row_tiles=(16,))
+    plan = lower(SPEC, contract("down", 128), target, (whole, ragged))
+    assert [variant.design.tail for variant in plan.kept] == ["none", "any"]
+    (ranked,) = plan.bands
+    assert ranked.designs == tuple(variant.design for variant in reversed(plan.kept))
+
+
+@pytest.mark.parametrize("name", [name for name in TARGETS if name not in SPEC.targets])
+def test_target_that_is_not_built_by_default_lowers_every_contract(
+    name: str, built: Program
+) -> None:
+    own = program(SHIPPED, Selection(targets=(name,)))
+    lowered = {plan.contract.name: plan for plan in own.plans}
+    assert set(lowered) <= {plan.contract.name for plan in built.plans}
+    gemms = {
+        stage.name
+        for entry in built.layers
+        for stage in layer_plan(entry.contract, "separate").rows
+        if stage.operation in TARGETS[name].operations
+    }
+    assert gemms
+    assert gemms <= set(lowered)
+    for plan in own.plans:
+        assert plan.target.name == name
+        assert [reject(variant) for variant in plan.kept] == [None] * len(plan.kept)
+        assert {variant.design.dot for variant in plan.kept} == {TARGETS[name].fastest_dot}
+        for model in MODELS_OF[plan.contract.name]:
+            asked = sizes(plan.contract, model, max(model.tokens) * model.top_k)
+            assert accepting(plan, asked), (plan.contract.name, model.name)
+
+
+def test_target_whose_int8_dot_is_wrong_multiplies_in_fp16() -> None:
+    kept = [v for plan in program(SHIPPED, Selection(targets=("ilu",))).plans for v in plan.kept]
+    assert {variant.design.dot for variant in kept} == {"fp16_exact"}
+    assert all("_fp16" in variant.design.name for variant in kept)
+    for variant in kept:
+        assert variant.proof is not None
+        assert variant.proof.bounds[0].accumulator == "fp32"
+
+
+LAB_RANK1 = {"int8": "none", "fp16_exact": "none", "rank1": 30000}
+
+
+def test_target_added_as_a_file_is_lowered_by_its_own_strategy(tmp_path: Path) -> None:
+    """The way of the README: copy a target, state what compiles right, build for it."""
+    specs = Path(shutil.copytree(folder("specs"), tmp_path / "specs"))
+    data = yaml.safe_load((specs / "targets/portable.yaml").read_text(encoding="utf-8"))
+    data |= {
+        "name": "lab_rank1",
+        "backend": "cuda",
+        "capability": [7, 5],
+        "operations": ["up", "down"],
+        "dots": ["rank1"],
+        "unpacks": ["none", "value"],
+        "accept_multiples": {"n": 64, "k": 64},
+        "row_tiles": [16],
+    }
+    data["cost"]["dot_ops_per_us"] = LAB_RANK1
+    (specs / "targets/lab_rank1.yaml").write_text(yaml.safe_dump(data), encoding="utf-8")
+    built = program(load(specs), Selection(targets=("lab_rank1",)))
+    assert [target.name for target in built.targets] == ["lab_rank1"]
+    kept = [variant for plan in built.plans for variant in plan.kept]
+    assert {variant.contract.operation for variant in kept} == {"up", "down"}
+    assert {(v.design.dot, v.design.block_m, v.design.block_k) for v in kept} == {("rank1", 16, 1)}
+    for variant in kept:
+        assert variant.shared_bytes == 0
+        assert "_rank1" in variant.symbol
+        assert str(variant.proof).endswith(", held in int32")
+        for model in MODELS_OF[variant.contract.name]:
+            asked = sizes(variant.contract, model, max(model.tokens) * model.top_k)
+            assert all(each.holds(asked) for each in variant.requires)
+
+
+def test_no_strategy_for_a_contract_is_refused_with_the_rule() -> None:
+    spec = SPEC.model_copy(
+        update={
+            "designs": SPEC.designs.model_copy(
+                update={"down": SPEC.designs.down.model_copy(update={"dot": ("int8",)})}
+            )
+        }
+    )
+    target = changed(TARGET, dots=("fp16_exact",))
+    with pytest.raises(BuildError) as caught:
+        lower(spec, contract("down", 128), target, SOURCES)
+    (line,) = str(caught.value).splitlines()
+    assert line == (
+        "[build] down_w8g128_a8_bf16_v1 on lab: no legal design:"
+        " strategy_on_target rejects 1920 of 1920, such as m16n32k1_w4s1:"
+        " dot `int8` is not right on lab; it has fp16_exact"
+        " (some back ends compile a dot wrongly or not at all);"
+        " widen the design space of the spec, or mend the target's limits"
+    )
+
+
+def test_shapes_that_no_design_accepts_are_refused_by_size() -> None:
+    source = ShapeSource(experts=8, n=4100, k=4096, rows=4096)
+    with pytest.raises(BuildError) as caught:
+        lower(SPEC, contract("down", 128), TARGET, (source,))
+    assert str(caught.value) == (
+        "[build] down_w8g128_a8_bf16_v1 on lab: no legal design accepts any of the shapes it is"
+        " ranked for: N=4100 K=4096; add smaller tiles to the spec"
+    )
 
 
 def test_lowering_twice_gives_equal_programs(built: Program) -> None:
@@ -179,7 +351,7 @@ def test_lowering_twice_gives_equal_programs(built: Program) -> None:
 def test_kept_designs_do_not_depend_on_hash_order() -> None:
     listed = [
         subprocess.run(
-            LIST,
+            (sys.executable, "-c", DECISIONS),
             cwd=Path(generator.__file__).parent.parent,
             env={**os.environ, "PYTHONHASHSEED": seed},
             capture_output=True,
@@ -195,11 +367,14 @@ def test_kept_designs_do_not_depend_on_hash_order() -> None:
 def test_no_legal_design_names_each_rule_with_an_example() -> None:
     space = SPEC.designs.down.model_copy(
         update={
+            "dot": ("int8",),
             "block_m": (16,),
             "block_n": (32,),
             "block_k": (16, 256, 512),
             "warps": (4,),
             "stages": (2,),
+            "tail": ("none",),
+            "offsets": ("int32",),
         }
     )
     spec = SPEC.model_copy(update={"designs": SPEC.designs.model_copy(update={"down": space})})
@@ -260,7 +435,8 @@ def test_selection_by_layer_takes_all_of_its_contracts() -> None:
     asked = Selection(contracts=("layer_w8g192_a8_swiglu_fp16_v1",), targets=("portable",))
     built = program(SHIPPED, asked)
     assert [layer.contract.name for layer in built.layers] == [*asked.contracts]
-    assert {plan.contract for plan in built.plans} == set(built.layers[0].plans[0].contracts)
+    wanted = {stage for plan in built.layers[0].plans for stage in plan.contracts}
+    assert {plan.contract for plan in built.plans} == wanted
 
 
 def test_selection_by_contract_takes_it_alone() -> None:
@@ -271,11 +447,7 @@ def test_selection_by_contract_takes_it_alone() -> None:
     assert built.layers == ()
 
 
-def test_design_name_holds_what_an_operation_has() -> None:
-    assert Design(4, 3, block_m=16, block_n=128, block_k=256).name == "m16n128k256_w4s3"
-    assert Design(1, 1, block_n=64).name == "n64_w1s1"
-
-
 def test_shape_of_a_source_counts_all_rows() -> None:
     assert SOURCES[0].at(3) == Shape(experts=8, rows_per_expert=3, n=4096, k=4096)
     assert SOURCES[0].at(3).sizes() == {"rows": 24, "experts": 8, "N": 4096, "K": 4096}
+    assert SOURCES[0].sizes() == {"rows": 4096, "experts": 8, "N": 4096, "K": 4096}

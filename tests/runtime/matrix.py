@@ -5,20 +5,39 @@ from __future__ import annotations
 from functools import cache
 
 from generator.data import folder
-from generator.lower.contract import all_layers
+from generator.lower.contract import LayerContract, all_layers
 from generator.spec.load import load
 
 
 @cache
 def layer_names() -> list[str]:
     """Every group size at the first value of all other axes, and every other axis per channel."""
-    channels = [
-        layer.name
-        for spec in load(folder("specs")).specs
-        for layer in all_layers(spec)
-        if layer.up_group is None
-    ]
-    return list(dict.fromkeys(group_layers() + channels))
+    return list(dict.fromkeys(group_layers() + axis_layers()))
+
+
+@cache
+def axis_layers() -> list[str]:
+    """Every value of every other axis, per channel: int8 weights take all combinations. Kernels of
+    int4 weights differ from them along K alone, so each of their values comes up once.
+    """
+    names = []
+    for spec in load(folder("specs")).specs:
+        seen: set[tuple[str, str]] = set()
+        for layer in all_layers(spec):
+            values = {(key, str(value)) for key, value in _axes(layer).items()}
+            if layer.up_group is None and (spec.weights.format == "int8" or values - seen):
+                seen |= values
+                names.append(layer.name)
+    return names
+
+
+def _axes(layer: LayerContract) -> dict[str, str]:
+    """What the kernels around the dots depend on: the pair of types is one value."""
+    return {
+        "types": f"{layer.dtype} {layer.intermediate}",
+        "rounding": layer.rounding,
+        "exp": layer.exp,
+    }
 
 
 @cache

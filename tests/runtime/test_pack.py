@@ -14,7 +14,16 @@ from safetensors.torch import save_file
 
 from generator.errors import PackError
 from generator.runtime.manifest import Layer, load
-from generator.runtime.pack import SEED_NAMES, pack, save, unpack
+from generator.runtime.nibbles import planes_of_rows, rows_of_pairs
+from generator.runtime.pack import (
+    SEED_NAMES,
+    PackedExperts,
+    check_packed,
+    int8_weights,
+    pack,
+    save,
+    unpack,
+)
 from generator.runtime.pack import load as load_packed
 from generator.verify.cases import Shape
 from generator.verify.inputs import seed_state
@@ -26,26 +35,85 @@ def layer(name: str = "layer_w8gn_a8_swiglu_bf16_v1") -> Layer:
     return load().layer(name)
 
 
-def grouped(up: int | None, down: int | None) -> Layer:
-    """A layer contract with other groups: packing looks at nothing else."""
-    return replace(layer(), up_group=up, down_group=down)
+def grouped(up: int | None, down: int | None, weights: str = "int8") -> Layer:
+    """A layer contract with other groups or weights: packing looks at nothing else."""
+    return replace(layer(), up_group=up, down_group=down, weights=weights)
 
 
 def state(of: Layer, hidden: int = 128, intermediate: int = 64) -> dict[str, torch.Tensor]:
     return seed_state(of, Shape(2, 2, 1, hidden, intermediate, 1), CPU, seed=0)
 
 
-groups = st.sampled_from([None, 32, 64])
+groups = st.sampled_from([None, 32, 64, 128, 192])
+weights = st.sampled_from(["int8", "int4"])
 
 
-@settings(max_examples=30, deadline=None)
-@given(groups, groups, st.integers(1, 3), st.integers(1, 3))
-def test_round_trip(up: int | None, down: int | None, h: int, i: int) -> None:
-    of = grouped(up, down)
-    seed = state(of, hidden=64 * h, intermediate=64 * i)
-    back = unpack(pack(seed, of), of)
+def assert_round_trip(of: Layer, hidden: int, intermediate: int) -> PackedExperts:
+    seed = state(of, hidden, intermediate)
+    packed = pack(seed, of)
+    check_packed(packed, of)
+    assert (packed.hidden, packed.intermediate) == (hidden, intermediate)
+    back = unpack(packed, of)
     assert back.keys() == seed.keys()
-    assert all(torch.equal(back[name], seed[name]) for name in seed)
+    for name, value in seed.items():
+        assert back[name].dtype == value.dtype and torch.equal(back[name], value), name
+    return packed
+
+
+@settings(max_examples=60, deadline=None)
+@given(groups, groups, weights, st.integers(1, 200), st.integers(1, 200))
+def test_round_trip(up: int | None, down: int | None, kind: str, h: int, i: int) -> None:
+    """Any H and I; int4 stands two rows of the down weights to a byte, so its H is even."""
+    hidden = h + h % 2 if kind == "int4" else h
+    assert_round_trip(grouped(up, down, kind), hidden, i)
+
+
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+@pytest.mark.parametrize(("hidden", "intermediate"), [(232, 176), (176, 360), (360, 233), (64, 1)])
+def test_rows_are_padded_with_zeros_and_scales_with_ones(
+    kind: str, hidden: int, intermediate: int
+) -> None:
+    of = grouped(128, 64, kind)
+    packed = assert_round_trip(of, hidden, intermediate)
+    h, i = -(-hidden // 64) * 64, -(-intermediate // 64) * 64
+    stored = 2 if kind == "int4" else 1
+    assert packed.up_weight.shape == (2, 2 * i, h // stored)
+    assert packed.down_weight.shape == (2, h, i // stored)
+    up = int8_weights(packed.up_weight, of, 128).unflatten(1, (2, i))
+    down = int8_weights(packed.down_weight, of, 64)
+    assert not up[:, :, intermediate:].any() and not up[..., hidden:].any()
+    assert not down[:, hidden:].any() and not down[..., intermediate:].any()
+    assert up[:, :, :intermediate, :hidden].any() and down[:, :hidden, :intermediate].any()
+    assert (packed.up_scale.unflatten(2, (2, i))[..., intermediate:] == 1).all()
+    assert (packed.down_scale[:, :, hidden:] == 1).all()
+    assert packed.up_scale.shape[1] == -(-h // 128) and packed.down_scale.shape[1] == i // 64
+    assert not packed.up_inv_smooth[:, hidden:].any()
+    assert not packed.down_inv_smooth[:, intermediate:].any()
+
+
+def test_groups_that_padding_adds_have_scale_one() -> None:
+    """I = 65 is padded to 128: two groups of 32 hold something, one element is in a third."""
+    packed = assert_round_trip(grouped(None, 32), 64, 65)
+    assert packed.down_scale.shape == (2, 4, 64)
+    assert (packed.down_scale[:, 3] == 1).all() and (packed.down_scale[:, 2] != 1).all()
+
+
+@pytest.mark.parametrize("group", [None, 32, 64, 192])
+def test_int4_stands_in_planes_of_its_group(group: int | None) -> None:
+    of = grouped(group, group, "int4")
+    seed = state(of, 192, 64)
+    packed = pack(seed, of)
+    rows = rows_of_pairs(seed["up_proj_weight"])
+    assert rows.shape == (2, 128, 192)
+    assert torch.equal(packed.up_weight, planes_of_rows(rows, group))
+    assert torch.equal(int8_weights(packed.up_weight, of, group), rows)
+
+
+def test_int4_keeps_its_bytes() -> None:
+    """Nothing is unpacked in memory: two weights to a byte, no byte more."""
+    packed = pack(state(grouped(64, 64, "int4")), grouped(64, 64, "int4"))
+    assert packed.up_weight.numel() * 2 == 2 * 2 * 64 * 128
+    assert packed.down_weight.numel() * 2 == 2 * 128 * 64
 
 
 def test_kernel_layout() -> None:
@@ -58,19 +126,38 @@ def test_kernel_layout() -> None:
     assert all(each.is_contiguous() for each in packed.tensors().values())
 
 
-def test_shards_slice_gate_and_up_apart() -> None:
-    of = grouped(64, 32)
-    seed = state(of)
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+@pytest.mark.parametrize("share", [32, 64, 96])
+def test_shards_slice_gate_and_up_apart(kind: str, share: int) -> None:
+    of, total = grouped(64, 32, kind), 2 * share
+    seed = state(of, intermediate=total)
     parts = [pack(seed, of, shard=(rank, 2)) for rank in (0, 1)]
-    assert [part.intermediate for part in parts] == [32, 32]
-    up = seed["up_proj_weight"]
-    assert torch.equal(parts[1].up_weight, torch.cat([up[:, 32:64], up[:, 96:128]], dim=1))
-    joined = torch.cat([part.down_weight for part in parts], dim=2)
-    assert torch.equal(joined, seed["down_proj_weight"])
-    scales = torch.cat([part.down_scale for part in parts], dim=1)
-    assert torch.equal(scales, pack(seed, of).down_scale)
-    smooth = torch.cat([part.down_inv_smooth for part in parts], dim=1)
-    assert torch.equal(smooth, seed["down_proj_quantize.inv_smooth_scale"])
+    assert [part.intermediate for part in parts] == [share, share]
+    backs = [unpack(part, of) for part in parts]
+
+    def rows(of_state: dict[str, torch.Tensor], name: str) -> torch.Tensor:
+        return rows_of_pairs(of_state[name]) if kind == "int4" else of_state[name]
+
+    up = rows(seed, "up_proj_weight")
+    for rank, back in enumerate(backs):
+        own = slice(rank * share, (rank + 1) * share)
+        want = up.unflatten(1, (2, total))[:, :, own].flatten(1, 2)
+        assert torch.equal(rows(back, "up_proj_weight"), want)
+        want = seed["up_proj_weight_scale"].unflatten(1, (2, total))[:, :, own].flatten(1, 2)
+        assert torch.equal(back["up_proj_weight_scale"], want)
+    joined = torch.cat([rows(back, "down_proj_weight") for back in backs], dim=2)
+    assert torch.equal(joined, rows(seed, "down_proj_weight"))
+    for name in ("down_proj_weight_scale", "down_proj_quantize.inv_smooth_scale"):
+        assert torch.equal(torch.cat([back[name] for back in backs], dim=-1), seed[name])
+
+
+def test_shards_are_padded_one_by_one() -> None:
+    """deepseek-v2-lite over 8 ranks has 176 a rank: no group border need divide a channel."""
+    of = grouped(None, None, "int4")
+    parts = [pack(state(of, intermediate=352), of, shard=(rank, 2)) for rank in (0, 1)]
+    assert [part.down_weight.shape for part in parts] == [(2, 128, 96)] * 2
+    for part in parts:
+        assert not int8_weights(part.down_weight, of, None)[..., 176:].any()
 
 
 def test_a_channel_scale_is_shared_by_all_shards() -> None:
@@ -161,11 +248,34 @@ def test_scales_are_never_rounded() -> None:
     assert "packing never rounds a scale" in refused(of, finer)[0]
 
 
-def test_groups_must_divide_the_shard() -> None:
-    of = grouped(64, 32)
-    assert "no multiple of the group size 32" in refused(of, state(of), shard=(0, 4))[0]
-    assert "does not split into 3 shards" in refused(of, state(of), shard=(0, 3))[0]
+@pytest.mark.parametrize("kind", ["int8", "int4"])
+def test_groups_must_divide_the_shard(kind: str) -> None:
+    of = grouped(64, 32, kind)
+    told = refused(of, state(of), shard=(0, 4))
+    assert told == [
+        f"[pack] {of.name}: intermediate of a shard = 16 is no multiple of the group size 32;"
+        " use fewer shards, or a contract whose group divides it"
+    ]
+    assert "does not split into 3 shards; use a size" in refused(of, state(of), shard=(0, 3))[0]
     assert "is rank 2 of 2; pass (rank, size)" in refused(of, state(of), shard=(2, 2))[0]
+
+
+def test_int4_needs_an_even_hidden_size() -> None:
+    of = grouped(None, None, "int4")
+    seed = state(grouped(None, None), 127, 64)
+    seed["up_proj_weight"] = seed["up_proj_weight"][:, :64].contiguous()
+    seed["down_proj_weight"] = seed["down_proj_weight"][:, :63].contiguous()
+    assert refused(of, seed) == [
+        "[pack] up_proj_weight: has rows of 127 elements, and int4 stands two rows to a byte;"
+        " use an even hidden size"
+    ]
+
+
+def test_weights_of_the_other_format_are_refused() -> None:
+    """int8 weights are twice as many bytes as int4 ones of the same layer."""
+    told = refused(grouped(None, None, "int4"), state(grouped(None, None)))
+    assert "[pack] up_proj_weight: has shape [2, 128, 128]" in told[0]
+    assert told[0].endswith("takes [2, 64, 128]")
 
 
 def test_every_field_has_a_seed_name() -> None:

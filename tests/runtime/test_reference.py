@@ -96,17 +96,24 @@ def test_half_away_differs_from_half_even_on_ties_only() -> None:
     assert away.tolist() == [[127, 3, -3, 1, -1, 4, 2]]
 
 
-def test_gemm_sums_groups_in_integers_and_scales_by_fma() -> None:
-    codes = torch.randint(-128, 128, (3, 64), dtype=torch.int8)
-    weight = torch.randint(-128, 128, (2, 4, 64), dtype=torch.int8)
-    scale, weight_scale = torch.rand(3) + 0.5, torch.rand(2, 2, 4).bfloat16()
+@pytest.mark.parametrize(
+    ("k", "group_k", "groups"), [(64, 32, 2), (80, 32, 3), (24, 32, 1), (64, None, 1)]
+)
+def test_gemm_sums_groups_in_integers_and_scales_by_fma(
+    k: int, group_k: int | None, groups: int
+) -> None:
+    """The last group is what is left of K."""
+    codes = torch.randint(-128, 128, (3, k), dtype=torch.int8)
+    weight = torch.randint(-128, 128, (2, 4, k), dtype=torch.int8)
+    scale, weight_scale = torch.rand(3) + 0.5, torch.rand(2, groups, 4).bfloat16()
     expert = torch.tensor([0, 1, 1], dtype=torch.int32)
-    got = reference.gemm(codes, scale, weight, weight_scale, expert)
+    got = reference.gemm(codes, scale, weight, weight_scale, expert, group_k)
     for row in range(3):
         for column in range(4):
             acc = 0.0
-            for group in range(2):
-                part = slice(32 * group, 32 * group + 32)
+            for group in range(groups):
+                length = group_k or k
+                part = slice(length * group, length * group + length)
                 pairs = zip(
                     codes[row, part].tolist(),
                     weight[expert[row], column, part].tolist(),
@@ -118,6 +125,14 @@ def test_gemm_sums_groups_in_integers_and_scales_by_fma() -> None:
             assert got[row, column].item() == nearest_fp32(
                 Fraction(acc) * Fraction(scale[row].item())
             )
+
+
+def test_amax_orders_nan_above_infinity_above_all_else() -> None:
+    x = torch.tensor([[1.0, -3.0], [float("-inf"), 2.0], [float("nan"), float("inf")], [0.0, -0.0]])
+    inv_smooth, expert = torch.tensor([[2.0, 0.5], [1.0, 1.0]]), torch.tensor([0, 1, 0, 1])
+    got = reference.amax_bits(x.bfloat16(), inv_smooth, expert).view(torch.float32)
+    assert got[0] == 2.0 and got[1] == float("inf") and torch.isnan(got[2]) and got[3] == 0
+    assert not torch.signbit(got).any()
 
 
 def test_combine_skips_absent_slots() -> None:

@@ -32,7 +32,7 @@ def test_the_bound_is_reached(owners: int, rows: int, block_m: int) -> None:
 
 
 def buffers(rows: int, tiles: int) -> dict[str, torch.Tensor]:
-    sizes = {"slot_row": rows, "row_slot": rows, "row_expert": rows}
+    sizes = {"slot_row": rows, "row_slot": rows, "row_expert": rows, "row_amax": rows}
     sizes |= dict.fromkeys(("tile_expert", "tile_start", "tile_end"), tiles)
     return {
         name: torch.full((size,), -99, dtype=torch.int32, device=DEVICE)
@@ -58,6 +58,7 @@ def test_ids_are_sorted_stably(data: st.DataObject) -> None:
     assert differing_bits(got["row_slot"][:present], want.row_slot) == 0
     for name in ("slot_row", "row_expert", "tile_expert", "tile_start", "tile_end"):
         assert differing_bits(got[name], getattr(want, name)) == 0, name
+    assert not got["row_amax"].any()
 
 
 @settings(max_examples=40, deadline=None)
@@ -75,6 +76,7 @@ def test_counts_make_a_tile_map(data: st.DataObject) -> None:
     want = reference.route_counts(per_expert, rows, block_m, tiles)
     for name in ("row_expert", "tile_expert", "tile_start", "tile_end"):
         assert differing_bits(got[name], getattr(want, name)) == 0, name
+    assert not got["row_amax"].any()
 
 
 def test_more_slots_than_one_chunk() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ def layer_problem(rows: int, targets: tuple[str, ...] = H200) -> LayerProblem:
 
 
 @pytest.mark.parametrize(
-    ("rows", "block_m"), [(1, 16), (384, 16), (388, 32), (1000, 64), (9999, 128)]
+    ("rows", "block_m"), [(1, 16), (384, 16), (388, 64), (1000, 64), (9999, 128)]
 )
 def test_the_row_tile_follows_the_rows_per_expert(
     shipped: Manifest, rows: int, block_m: int
@@ -38,7 +39,7 @@ def test_the_row_tile_follows_the_rows_per_expert(
 def test_a_choice_says_why(shipped: Manifest) -> None:
     choice = select(problem(388), shipped)
     assert choice.why.startswith("rank 1 of ")
-    assert choice.why.endswith("on sm_90 for 17 rows per expert (band 17 to 32)")
+    assert choice.why.endswith("on sm_90 for 17 rows per expert (band 17 to 64)")
 
 
 def test_up_and_down_share_a_row_tile_at_every_size(shipped: Manifest) -> None:
@@ -109,3 +110,80 @@ def test_every_band_names_entries_that_exist(shipped: Manifest) -> None:
 
 def test_modules_stand_where_the_manifest_says(shipped: Manifest) -> None:
     assert all(Path(entry.path).is_file() for entry in shipped.entries)
+
+
+@pytest.mark.parametrize("asked", ["separate", "folded"])
+@pytest.mark.parametrize("targets", [H200, ("portable",)])
+def test_a_plan_that_is_asked_for_is_taken(
+    shipped: Manifest, targets: tuple[str, ...], asked: str
+) -> None:
+    chosen = select_layer(replace(layer_problem(50, targets), plan=asked), shipped)
+    assert (chosen.plan.name, chosen.why) == (asked, "asked for")
+    assert ("requantize" in chosen.stages) == (asked == "separate")
+    stages = {shipped.contracts[name]["operation"]: name for name in chosen.plan.tokens}
+    assert {each: choice.entry.contract for each, choice in chosen.stages.items()} == stages
+
+
+def test_an_unknown_plan_names_those_there_are(shipped: Manifest) -> None:
+    asked = replace(layer_problem(50), plan="fused")
+    with pytest.raises(BuildError) as caught:
+        select_layer(asked, shipped)
+    assert str(caught.value) == (
+        "[build] layer_w8gn_a8_swiglu_bf16_v1: has no plan `fused`, only separate, folded;"
+        " name one of them"
+    )
+
+
+def test_the_plan_follows_rows_and_k(shipped: Manifest) -> None:
+    """Every band and condition of every table: what is taken is the first that holds."""
+    taken = set()
+    for layer in shipped.layers.values():
+        for target, ranked in layer.selection.items():
+            assert ranked[0].low == 1 and ranked[-1].high is None
+            for band in ranked:
+                for k in (64, 960, 1024, 2048, 16384):
+                    rows = band.low * 24
+                    asked = LayerProblem(layer.name, "rows", rows, 512, k, 24, (target, "portable"))
+                    sizes = asked.problem("", "down").sizes()
+                    want = next(
+                        each.plan
+                        for each in band.choices
+                        if all(condition.holds(sizes) for condition in each.requires)
+                    )
+                    chosen = select_layer(asked, shipped)
+                    if chosen["up"].entry.target == target:
+                        assert chosen.plan.name == want, asked
+                        taken.add((target, want))
+    assert {plan for target, plan in taken if target == "sm_90"} == {"separate", "folded"}
+    assert {plan for target, plan in taken if target == "portable"} == {"separate", "folded"}
+
+
+def test_the_interpreter_is_given_no_inline_assembly(shipped: Manifest) -> None:
+    name = "layer_w4g128_a8_swiglu_bf16_v1"
+    up = shipped.layer(name).plan("separate").rows[2]
+    asked = Problem(up, 50, 512, 512, 24, H200)
+    assert select(asked, shipped).entry.needs_gpu
+    interpreted = replace(asked, interpreted=True)
+    assert select(interpreted, shipped).entry.target == "portable"
+    with pytest.raises(NoVariantError) as caught:
+        select(replace(interpreted, n=100), shipped)
+    told = str(caught.value)
+    build = f"python -m generator build --contract {up} --out DIR --target portable"
+    assert f"is inline PTX, which the CPU interpreter does not run; {build}" in told
+
+
+def test_targets_that_nothing_was_built_for(shipped: Manifest) -> None:
+    name = "layer_w8gn_a8_swiglu_bf16_v1"
+    with pytest.raises(NoVariantError) as caught:
+        select_layer(layer_problem(50, ()), shipped)
+    fix = f"python -m generator build --contract {name} --out DIR"
+    assert str(caught.value) == f"[no-variant] {name}: has no plan for this device; {fix}"
+    with pytest.raises(NoVariantError, match="is for portable; this device runs sm_90") as caught:
+        select_layer(layer_problem(50, ("sm_90",)), shipped)
+
+
+def test_up_and_down_are_of_one_target(shipped: Manifest) -> None:
+    """Rows of 192 are no whole turn of sm_90's designs: both GEMMs are the portable ones then."""
+    name = "layer_w8gn_a8_swiglu_bf16_v1"
+    chosen = select_layer(LayerProblem(name, "tokens", 50, 512, 192, 24, H200), shipped)
+    assert {chosen[each].entry.target for each in ("up", "down")} == {"portable"}

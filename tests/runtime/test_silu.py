@@ -5,14 +5,16 @@ from __future__ import annotations
 import pytest
 import torch
 
+from generator.formats import FORMATS
 from generator.runtime import launch, reference
 from generator.runtime.device import current
 from generator.runtime.manifest import Entry, Manifest
+from generator.runtime.nibbles import planes_of_rows
 from generator.runtime.workspace import torch_dtype
 from generator.verify.compare import differing_bits
 from tests.runtime.matrix import channel_layers
 
-K = 64
+K = {"int8": 64, "int4": 512}  # of whose weights the greatest integer below is a sum
 
 
 def gates(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
@@ -24,17 +26,18 @@ def gates(dtype: torch.dtype) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def run_up(
-    entry: Entry, totals: torch.Tensor, scale: torch.Tensor, output: torch.dtype
+    entry: Entry, weights: str, totals: torch.Tensor, scale: torch.Tensor, output: torch.dtype
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows of ones: a gate column's weights sum to its integer, an up column's to 1."""
-    device, n, rows = scale.device, totals.numel(), scale.numel()
-    base, rest = totals // K, totals % K
-    weight = base[:, None] + (torch.arange(K, device=device)[None, :] < rest[:, None])
+    device, n, rows, k = scale.device, totals.numel(), scale.numel(), K[weights]
+    base, rest = totals // k, totals % k
+    weight = base[:, None] + (torch.arange(k, device=device)[None, :] < rest[:, None])
     ups = torch.zeros_like(weight)
     ups[:, 0] = 1
-    packed = torch.cat([weight, ups]).to(torch.int8)[None]
-    assert (weight.sum(1) == totals).all() and (weight.abs() < 128).all()
-    codes = torch.ones(rows, K, dtype=torch.int8, device=device)
+    values = torch.cat([weight, ups]).to(torch.int8)[None]
+    stored = planes_of_rows(values, None) if weights == "int4" else values
+    assert (weight.sum(1) == totals).all() and (weight.abs() < FORMATS[weights].magnitude).all()
+    codes = torch.ones(rows, k, dtype=torch.int8, device=device)
     w_scale = torch.ones(1, 1, 2 * n, dtype=torch.bfloat16, device=device)
     block_m = entry.block_m or 1
     starts = torch.arange(0, rows, block_m, dtype=torch.int32, device=device)
@@ -45,9 +48,9 @@ def run_up(
     }
     out = torch.empty(rows, n, dtype=output, device=device)
     with current(device):
-        launch.gemm(entry, codes, scale, packed, w_scale, tiles, out)
+        launch.gemm(entry, codes, scale, stored, w_scale, tiles, out)
     y = reference.gemm(
-        codes, scale, packed, w_scale, torch.zeros(rows, dtype=torch.int32, device=device)
+        codes, scale, values, w_scale, torch.zeros(rows, dtype=torch.int32, device=device), None
     )
     return out, y
 
@@ -58,7 +61,7 @@ def test_all_gates(built: Manifest, device: torch.device, name: str) -> None:
     dtype = torch_dtype(layer.dtype)
     contract = next(each for each in layer.plans[0].rows if each.startswith("up"))
     totals, scale = (each.to(device) for each in gates(dtype))
-    out, y = run_up(built.by_contract[contract][0], totals, scale, torch.float32)
+    out, y = run_up(built.by_contract[contract][0], layer.weights, totals, scale, torch.float32)
     gate = y[:, : totals.numel()].to(dtype)
     reached = set((gate.view(torch.int16)[~torch.isnan(gate)]).flatten().tolist())
     everything = reference.all_patterns(dtype, device)

@@ -3,11 +3,12 @@ message that it earns.
 
 A fixture names a `file` and says how it came to be: a shipped file with `replace` patched `by`
 something, a copy `from` another shipped file, or a whole new `text`. `{line}` in its `message` is
-the line where the patch starts, or the one that reads `line`.
+the line where the patch starts, or the one that reads `line`; `{line+2}` stands two lines further.
 """
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -38,7 +39,8 @@ def spoil(specs: Path, name: str) -> str:
     assert shipped.count(old) == 1, f"{name}: the shipped file must say {old!r} once"
     before, _, after = shipped.partition(old)
     (specs / bad["file"]).write_text(before + bad.get("by", old) + after, encoding="utf-8")
-    return bad["message"].replace("{line}", str(before.count("\n") + 1))
+    start = before.count("\n") + 1
+    return re.sub(r"\{line(\+\d)?\}", lambda m: str(start + int(m[1] or 0)), bad["message"])
 
 
 def relative(text: str, specs: Path) -> str:
@@ -67,7 +69,7 @@ def test_every_check_has_a_bad_fixture(kind: str, check: Check) -> None:
     "names",
     [
         ("quoted_number", "negative", "word_for_mapping", "empty_file"),
-        ("group_no_multiple", "capability_of_any", "row_tile_fixed", "model_over_limit"),
+        ("group_no_multiple", "capability_of_any", "row_tile_no_power", "model_over_limit"),
     ],
     ids=["shape", "meaning"],
 )

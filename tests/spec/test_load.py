@@ -31,9 +31,12 @@ FOLDERS = {Spec: "", Target: "targets", Model: "models"}
 # The smallest folder that loads with one file of each kind: a path below specs/ and its data.
 SMALL = {
     path: yaml.safe_load((SPECS / path).read_text(encoding="utf-8"))
-    for path in ("w8a8.yaml", "targets/sm_90.yaml", "models/mixtral-8x7b.yaml")
+    for path in ("w4a8.yaml", "w8a8.yaml", "targets/sm_90.yaml", "models/mixtral-8x7b.yaml")
 }
-SMALL["w8a8.yaml"]["targets"] = ["sm_90"]
+for name in ("w4a8.yaml", "w8a8.yaml"):
+    SMALL[name]["targets"] = ["sm_90"]
+# Design axes of words, each of which keeps its shipped values where numbers are drawn.
+WORDS = {"dot", "unpack", "tail", "offsets"}
 
 of_every_subject = pytest.mark.parametrize(
     "subject", SUBJECTS, ids=lambda each: f"{type(each).__name__}-{each.name}"
@@ -121,25 +124,29 @@ def test_json_schema_on_disk_is_current() -> None:
 
 @st.composite
 def spec_variations(draw: st.DrawFn) -> dict[str, Any]:
-    """The shipped spec with other groups, limits, axes and designs, all of them legal."""
+    """A shipped spec with other groups, limits, axes and designs, all of them legal."""
     counts = st.integers(1, 2**40)
     powers = st.lists(st.integers(0, 11).map(lambda power: 2**power), min_size=1, unique=True)
-    data = deepcopy(SMALL["w8a8.yaml"])
+    name = draw(st.sampled_from(("w4a8", "w8a8")))
+    data = deepcopy(SMALL[f"{name}.yaml"])
+    unit = {"w4a8": 64, "w8a8": 32}[name]  # int4 groups but 32 are multiples of 64
     data["limits"] = {key: draw(counts) for key in data["limits"]}
-    whole = data["limits"]["k"] // 32
-    groups = st.lists(st.integers(1, whole).map(lambda n: 32 * n), unique=True, max_size=5)
+    whole = data["limits"]["k"] // unit
+    groups = st.lists(st.integers(1, whole).map(lambda n: unit * n), unique=True, max_size=5)
     data["weights"]["group_k"] = ["channel", *(draw(groups) if whole else [])]
     for part, axis in (
         ("activations", "dtype"),
         ("activations", "rounding"),
         ("layer", "intermediate"),
         ("layer", "exp"),
+        ("layer", "plans"),
     ):
         words = st.sampled_from(data[part][axis])
         data[part][axis] = draw(st.lists(words, min_size=1, unique=True))
     for space in data["designs"].values():
-        for axis in space.keys() - {"dot"}:
-            space[axis] = draw(powers)
+        for axis, values in space.items():
+            words = st.lists(st.sampled_from(values), min_size=1, unique=True)
+            space[axis] = draw(words if axis in WORDS else powers)
     data["version"] = draw(counts)
     return data
 
@@ -148,9 +155,10 @@ def spec_variations(draw: st.DrawFn) -> dict[str, Any]:
 @given(spec_variations())
 def test_legal_variations_of_a_spec_round_trip(data: dict[str, Any]) -> None:
     target = {"targets/sm_90.yaml": json.dumps(SMALL["targets/sm_90.yaml"])}
-    first = load_texts({**target, "w8a8.yaml": json.dumps(data)}).specs[0]
+    path = f"{data['name']}.yaml"
+    first = load_texts({**target, path: json.dumps(data)}).specs[0]
     assert first.model_dump(mode="json", by_alias=True) == data
-    again = load_texts({**target, "w8a8.yaml": canonical_text(first)}).specs[0]
+    again = load_texts({**target, path: canonical_text(first)}).specs[0]
     assert again == first
     assert digest(again) == digest(first)
 
@@ -197,7 +205,7 @@ SCALARS = [place for place in PLACES if not isinstance(value_at(place), dict | l
 
 def test_small_folder_loads() -> None:
     loaded = load_data(SMALL)
-    assert [len(each) for each in (loaded.specs, loaded.targets, loaded.models)] == [1, 1, 1]
+    assert [len(each) for each in (loaded.specs, loaded.targets, loaded.models)] == [2, 1, 1]
 
 
 @quick
@@ -228,3 +236,28 @@ def test_replaced_scalar_loads_or_is_a_spec_error(place: Place, value: object) -
         load_data(files)
     except SpecError as error:
         assert error.findings
+
+
+def test_fastest_strategy_is_of_those_that_compile_right() -> None:
+    """Also on a target that is a copy of another one: nothing is remembered from it."""
+    (target,) = load_data(SMALL).targets
+    assert target.fastest_dot == "int8"
+    assert target.model_copy(update={"dots": ("rank1", "fp16_exact")}).fastest_dot == "fp16_exact"
+    assert target.model_copy(update={"dots": ("rank1",)}).fastest_dot == "rank1"
+
+
+def test_rate_of_a_strategy_that_a_target_lacks_is_zero() -> None:
+    (ilu,) = (target for target in SHIPPED.targets if target.name == "ilu")
+    rates = ilu.cost.dot_ops_per_us
+    assert [rates.of(dot) for dot in ("int8", "fp16_exact", "rank1")] == [0, 1500000, 0]
+
+
+def test_model_whose_group_does_not_divide_its_hidden_size_is_legal(specs: Path) -> None:
+    """The last group is short: 176 in groups of 128 ships, and 6144 in groups of 320 may."""
+    path = specs / "models/qwen3-coder-480b-tp8.yaml"
+    text = path.read_text(encoding="utf-8")
+    assert text.count("up: 128") == 1
+    path.write_text(text.replace("up: 128", "up: 320"), encoding="utf-8")
+    (model,) = (each for each in load(specs).models if each.name == path.stem)
+    assert model.hidden % 320
+    assert model.layers[0].up == 320
