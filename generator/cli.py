@@ -20,9 +20,9 @@ from generator.data import folder, modules
 from generator.errors import BuildError, Finding, GroupwiseError
 
 if TYPE_CHECKING:
+    from generator.lower.facts import Report
     from generator.lower.listing import Listing
     from generator.lower.program import Program
-    from generator.lower.report import Report
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

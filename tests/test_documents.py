@@ -11,7 +11,13 @@ import pytest
 from generator.cli import _parser
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "docs/explain.md")
+DOCUMENTS = (
+    "README.md",
+    "ARCHITECTURE.md",
+    "CONTRIBUTING.md",
+    "docs/explain.md",
+    "docs/intermediate.md",
+)
 FILE = re.compile(r"`((?:[\w.-]+/)+[\w.-]*|[\w-]+\.(?:py|yaml|toml|json|md))`")
 LINK = re.compile(r"\]\(([^)#]+)\)")
 COMMAND = re.compile(r"python -m generator ([^`\n&]+)")

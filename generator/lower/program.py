@@ -77,7 +77,12 @@ def program(loaded: SpecSet, selection: Selection) -> Program:
         gemms = {each for each in asked if isinstance(each, GemmContract)}
         for layer, layer_plans in own.items():
             if any(gemms.intersection(plan.contracts) for plan in layer_plans):
-                ranked[layer] = _ranked(layer, layer_plans, spec, chosen, loaded.targets, known)
+                bands = {
+                    target.name: plan_bands(layer, layer_plans, spec, target, loaded.targets, known)
+                    for target in chosen
+                    if has_gemms(target)
+                }
+                ranked[layer] = LayerEntry(layer, layer_plans, bands)
         for contract in asked:
             _one_meaning(owners, contract, spec)
             for target in chosen:
@@ -99,27 +104,30 @@ def program(loaded: SpecSet, selection: Selection) -> Program:
     )
 
 
-def _ranked(
+def has_gemms(target: Target) -> bool:
+    """Whether a target has both GEMMs of a layer, hence plans to choose from."""
+    return {"up", "down"} <= set(target.operations)
+
+
+def plan_bands(
     layer: LayerContract,
     layer_plans: tuple[LayerPlan, ...],
     spec: Spec,
-    chosen: Sequence[Target],
+    target: Target,
     every_target: Sequence[Target],
     known: Users,
-) -> LayerEntry:
-    """The layer with its plans ranked on every target that has both of its GEMMs."""
+) -> tuple[PlanBand, ...]:
+    """When a target takes which plan of a layer; nothing where it lacks one of both GEMMs."""
 
-    def ranked(target: Target) -> tuple[PlanBand, ...]:
-        def lowered(contract: Contract) -> Plan | None:
-            for each in (target, *every_target):
-                if contract.operation in each.operations:
-                    return lower(spec, contract, each, known.sources(contract))
-            return None
+    def lowered(contract: Contract) -> Plan | None:
+        for each in (target, *every_target):
+            if contract.operation in each.operations:
+                return lower(spec, contract, each, known.sources(contract))
+        return None
 
-        return rank_plans(layer_plans, lowered, target, known.layer_source(layer))
-
-    both = [target for target in chosen if {"up", "down"} <= set(target.operations)]
-    return LayerEntry(layer, layer_plans, {target.name: ranked(target) for target in both})
+    if not has_gemms(target):
+        return ()
+    return rank_plans(layer_plans, lowered, target, known.layer_source(layer))
 
 
 def _restricted(plan: Plan, ranked: Mapping[LayerContract, LayerEntry], known: Users) -> Plan:

@@ -1,24 +1,20 @@
-"""What lowering decided and why, as facts: of a spec, an operation contract or a layer contract.
-Behind `python -m generator explain`.
-
-Nothing is decided or printed here. The frozen dataclasses are plain data: `dataclasses.asdict` is
-their JSON, and report_text.py their text.
+"""What lowering decided and why, as the facts of facts.py: of a spec, an operation contract or a
+layer contract. Behind `python -m generator explain`; nothing is decided or printed here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cached_property
 from itertools import chain
-from typing import Literal, get_args
+from typing import get_args
 
 from generator.errors import BuildError, Finding
 from generator.lower.bands import Band
-from generator.lower.choice import ChoiceFacts, Problem, choice
+from generator.lower.choice import Problem, choice
 from generator.lower.contract import (
-    Axes,
     Contract,
     LayerContract,
     all_layers,
@@ -27,163 +23,29 @@ from generator.lower.contract import (
     plans,
 )
 from generator.lower.enumerate import axes, designs, space
-from generator.lower.layer import PlanBand, rank_plans, wanted_bands
+from generator.lower.facts import (
+    BandFacts,
+    ContractReport,
+    KeptFacts,
+    LayerReport,
+    PlanBandFacts,
+    PlanFacts,
+    ProofFacts,
+    Report,
+    RuleFacts,
+    SpaceFacts,
+    SpecReport,
+    TakenFacts,
+    TargetFacts,
+    TotalFacts,
+)
+from generator.lower.layer import PlanBand, wanted_bands
 from generator.lower.plan import Plan, lower
-from generator.lower.program import Program, Selection, program
+from generator.lower.program import Program, Selection, has_gemms, plan_bands, program
 from generator.lower.prune import RULES, Rejection
 from generator.lower.shapes import Users, users
 from generator.lower.variant import Variant
 from generator.spec.model import OperationName, Spec, SpecSet, Target
-
-
-@dataclass(frozen=True, slots=True)
-class SpaceFacts:
-    """The axes of an operation's designs, and the size of their product."""
-
-    operation: str
-    axes: Mapping[str, tuple[object, ...]]
-    designs: int
-
-
-@dataclass(frozen=True, slots=True)
-class RuleFacts:
-    """What one rule rejected: how many, why, and the first one with its inequality."""
-
-    rule: str
-    why: str
-    rejected: int
-    example: str
-    what: str
-
-
-@dataclass(frozen=True, slots=True)
-class ProofFacts:
-    """Why sums are exact, for the kept designs that share the proof."""
-
-    proof: str
-    cut: str | None  # where fp32 sums are rounded to int32 on the way
-    designs: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class KeptFacts:
-    """One emitted variant; registers are of one thread."""
-
-    design: str
-    requires: tuple[str, ...]
-    shared_bytes: int
-    sum_registers: int
-    operand_registers: int  # beside the sums
-    registers: int  # that the thread may hold
-
-
-@dataclass(frozen=True, slots=True)
-class BandFacts:
-    """The kept designs by preference for a range of rows per expert; high None has no upper end."""
-
-    low: int
-    high: int | None
-    block_m: int | None  # None: any row tile
-    used: bool  # whether a layer takes a plan with the contract here
-    designs: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class TargetFacts:
-    """One contract on one target."""
-
-    target: str
-    enumerated: int
-    legal: int
-    rejected: tuple[RuleFacts, ...]
-    proofs: tuple[ProofFacts, ...]  # that of the first kept design first
-    kept: tuple[KeptFacts, ...]
-    bands: tuple[BandFacts, ...]
-    choice: ChoiceFacts | None
-
-
-@dataclass(frozen=True, slots=True)
-class ContractReport:
-    """An operation contract."""
-
-    kind: Literal["contract"]
-    name: str
-    specs: tuple[str, ...]
-    digest: str
-    axes: Axes
-    space: SpaceFacts
-    ranked_for: tuple[Mapping[str, int], ...]  # shapes of the models' largest calls
-    problem: Mapping[str, int] | None
-    targets: tuple[TargetFacts, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class PlanFacts:
-    """Contracts of a layer plan in launch order, for either way in."""
-
-    name: str
-    tokens: tuple[str, ...]
-    rows: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class TakenFacts:
-    """A plan and the conditions on the down kernel's problem under which it is taken."""
-
-    plan: str
-    requires: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class PlanBandFacts:
-    """The plans of a range of rows per expert, in the order in which they are tried."""
-
-    low: int
-    high: int | None
-    plans: tuple[TakenFacts, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class LayerReport:
-    """A layer contract."""
-
-    kind: Literal["layer"]
-    name: str
-    spec: str
-    axes: Axes
-    values: Mapping[str, str]
-    plans: tuple[PlanFacts, ...]
-    targets: Mapping[str, tuple[PlanBandFacts, ...]]
-
-
-@dataclass(frozen=True, slots=True)
-class TotalFacts:
-    """All contracts of a spec's build on one target."""
-
-    target: str
-    contracts: int
-    enumerated: int
-    legal: int
-    kept: int
-    rejected: tuple[RuleFacts, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class SpecReport:
-    """A spec: how much it describes, and what `build --spec` makes of it for shipped models."""
-
-    kind: Literal["spec"]
-    name: str
-    layers: int  # whose two GEMMs share a group size
-    mixed_layers: int  # the others, built where they are named
-    contracts: int
-    model_layers: tuple[str, ...]
-    model_contracts: int
-    spaces: tuple[SpaceFacts, ...]
-    targets: tuple[TotalFacts, ...]
-
-
-Report = SpecReport | ContractReport | LayerReport
 
 
 @dataclass(frozen=True)
@@ -238,17 +100,8 @@ class Catalogue:
 
     def plan_bands(self, layer: LayerContract, target: Target) -> tuple[PlanBand, ...]:
         """When a target takes which plan of a layer; nothing where it lacks one of both GEMMs."""
-        spec, known = self.specs[layer.spec], self.known
-
-        def lowered(contract: Contract) -> Plan | None:
-            for each in (target, *self.loaded.targets):
-                if contract.operation in each.operations:
-                    return lower(spec, contract, each, known.sources(contract))
-            return None
-
-        if not has_gemms(target):
-            return ()
-        return rank_plans(plans(spec, layer), lowered, target, known.layer_source(layer))
+        spec = self.specs[layer.spec]
+        return plan_bands(layer, plans(spec, layer), spec, target, self.loaded.targets, self.known)
 
     def used_bands(self, contract: Contract, target: Target) -> list[Band]:
         """The bands in which some layer takes a plan with a GEMM contract."""
@@ -257,11 +110,6 @@ class Catalogue:
             for layer, plan in self.known.of(contract)
             for band in wanted_bands(self.plan_bands(layer, target), plan)
         ]
-
-
-def has_gemms(target: Target) -> bool:
-    """Whether a target has both GEMMs of a layer, hence plans to choose from."""
-    return {"up", "down"} <= set(target.operations)
 
 
 def explain(

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from math import prod
 
 from generator.lower.choice import ChoiceFacts, CostFacts, OtherFacts
-from generator.lower.report import (
+from generator.lower.facts import (
     ContractReport,
     LayerReport,
     Report,

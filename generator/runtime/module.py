@@ -117,6 +117,7 @@ class QuantExperts(ContractDtypes):
         """Rows sorted by expert [rows, H] and int32 [E] counts to [rows, H]; rows past the sum
         become zeros.
         """
+        self._check_length(hidden)
         out: torch.Tensor = experts_rows(
             hidden, tokens_per_expert, *self._weights(), self.layer.name, self._generated()
         )
@@ -126,6 +127,7 @@ class QuantExperts(ContractDtypes):
         self, hidden: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor
     ) -> torch.Tensor:
         """Hidden [T, H], ids int32/int64 [T, k] over all ranks, weights fp32 [T, k] to [T, H]."""
+        self._check_length(hidden)
         out: torch.Tensor = experts_tokens(
             hidden,
             ids,
@@ -136,6 +138,12 @@ class QuantExperts(ContractDtypes):
             self.first_expert,
         )
         return out
+
+    def _check_length(self, hidden: torch.Tensor) -> None:
+        """The op sees padded weights only, which other lengths would fit too."""
+        if hidden.shape[-1] != self.hidden:
+            what = f"has shape {list(hidden.shape)}"
+            raise LaunchError(Finding("hidden", what, f"pass [any, {self.hidden}]"))
 
     def _weights(self) -> list[torch.Tensor]:
         return [getattr(self, name) for name in SEED_NAMES]

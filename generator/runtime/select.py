@@ -81,9 +81,21 @@ def select(problem: Problem, manifest: Manifest) -> Choice:
     """The best entry for one operation. Raises NoVariantError with one finding per entry
     refused.
     """
+    _refuse_unknown(problem.targets, manifest)
     for choice in candidates(problem, manifest):
         return choice
     raise NoVariantError(_refusals(problem, manifest))
+
+
+def _refuse_unknown(targets: tuple[str, ...], manifest: Manifest) -> None:
+    """A target that the manifest knows nothing of has no dots to go by."""
+    what = f"is no target of {manifest.directory}"
+    fix = f"use {' or '.join(manifest.targets)}, or build with `--target`"
+    unknown = [
+        Finding(f"target {each}", what, fix) for each in targets if each not in manifest.targets
+    ]
+    if unknown:
+        raise NoVariantError(unknown)
 
 
 def select_layer(problem: LayerProblem, manifest: Manifest) -> LayerChoice:
@@ -108,6 +120,7 @@ def select_layer(problem: LayerProblem, manifest: Manifest) -> LayerChoice:
 
 def _select_layer(problem: LayerProblem, manifest: Manifest) -> LayerChoice:
     """Target by target, the plans in their order for the band and the length of K."""
+    _refuse_unknown(problem.targets, manifest)
     findings: list[Finding] = []
     for target in problem.targets:
         for plan, why in _plans(problem, manifest, target):

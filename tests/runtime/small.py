@@ -22,6 +22,7 @@ class Small:
     shape: Shape
     packed: PackedExperts
     batch: Tokens
+    plan: str | None = None  # None: the one that selection takes
 
     def tokens(self, **changes: object) -> LayerRun:
         """Run from tokens, with hidden, ids, weights, packed or options of run_tokens replaced."""
@@ -31,13 +32,15 @@ class Small:
             "weights": self.batch.weights,
             "packed": self.packed,
             "manifest": self.manifest,
+            "plan": self.plan,
         }
         return run_tokens(**(call | changes))
 
     def rows(self, hidden: torch.Tensor, counts: list[int], **changes: object) -> LayerRun:
         """Run from sorted rows."""
         per_expert = torch.tensor(counts, dtype=torch.int32, device=hidden.device)
-        return run_rows(self.packed, hidden, per_expert, self.manifest, **changes)
+        call = {"plan": self.plan} | changes
+        return run_rows(self.packed, hidden, per_expert, self.manifest, **call)
 
 
 def small(
@@ -52,8 +55,9 @@ def small(
     hidden: int = 128,
     intermediate: int = 128,
     seed: int = 0,
+    plan: str | None = None,
 ) -> Small:
     layer = manifest.layer(name)
     shape = Shape(experts, global_experts, top_k, hidden, intermediate, count)
     packed = pack(seed_state(layer, shape, device, seed), layer)
-    return Small(manifest, layer, shape, packed, tokens(layer, shape, device, seed))
+    return Small(manifest, layer, shape, packed, tokens(layer, shape, device, seed), plan)

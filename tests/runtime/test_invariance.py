@@ -10,12 +10,15 @@ import torch
 from generator.runtime.manifest import Manifest
 from tests.runtime.small import Small, small
 
-LAYERS = ["layer_w8gn_a8_swiglu_bf16_v1", "layer_w8g128_a8_swiglu_bf16_v1"]
+LAYERS = ["layer_w8gn_a8_swiglu_bf16_v1", "layer_w4g128_a8_swiglu_bf16_v1"]
+PLANS = ["folded", "separate"]
 
 
-@pytest.fixture(params=LAYERS)
+@pytest.fixture(params=zip(LAYERS, PLANS, strict=True), ids=LAYERS)
 def layer(request: pytest.FixtureRequest, shipped: Manifest, device: torch.device) -> Small:
-    return small(shipped, device, name=request.param)
+    """Each plan once: tests/runtime/test_layers.py shows that they give the same bits."""
+    name, plan = request.param
+    return small(shipped, device, name=name, plan=plan, hidden=64, intermediate=64)
 
 
 def part(layer: Small, chosen: torch.Tensor) -> torch.Tensor:
@@ -63,10 +66,11 @@ def test_neighbours_with_nan_and_inf_change_nothing(layer: Small) -> None:
 
 
 def test_every_target_gives_the_same_bits(shipped: Manifest, device: torch.device) -> None:
-    for name in LAYERS:
-        layer = small(shipped, device, name=name, hidden=256, intermediate=256)
+    """Of a layer that the interpreter runs on all: int4 has inline PTX on sm_80 and sm_90."""
+    layer = small(shipped, device, name=LAYERS[0], hidden=256, intermediate=256, count=4)
+    for plan in PLANS:
         results = [
-            layer.tokens(targets=targets)
+            layer.tokens(targets=targets, plan=plan)
             for targets in (("portable",), ("sm_80", "portable"), ("sm_90", "portable"))
         ]
         designs = {each.choice["up"].entry.symbol for each in results}

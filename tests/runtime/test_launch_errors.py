@@ -7,15 +7,25 @@ from dataclasses import replace
 import pytest
 import torch
 
-from generator.errors import GroupwiseError, LaunchError, NoVariantError
-from generator.runtime.layer import workspace_bytes
+from generator.errors import BuildError, GroupwiseError, LaunchError, NoVariantError
+from generator.runtime.layer import run_rows, workspace_bytes
 from generator.runtime.manifest import Manifest
+from generator.runtime.pack import pack
+from generator.verify.inputs import seed_state
 from tests.runtime.small import Small, small
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(params=["layer_w8g128_a8_swiglu_bf16_v1", "layer_w4g128_a8_swiglu_bf16_v1"])
+def layer(request: pytest.FixtureRequest, shipped: Manifest, device: torch.device) -> Small:
+    return small(shipped, device, name=request.param)
 
 
 @pytest.fixture
-def layer(shipped: Manifest, device: torch.device) -> Small:
-    return small(shipped, device)
+def bytes_of_128(layer: Small) -> int:
+    """Bytes of a row of 128 weights."""
+    return {"int8": 128, "int4": 64}[layer.layer.weights]
 
 
 def refused(layer: Small, **changes: object) -> str:
@@ -49,7 +59,81 @@ def test_not_contiguous(layer: Small) -> None:
 
 
 def test_wrong_device(layer: Small) -> None:
-    assert "move it to" in refused(layer, hidden=layer.batch.hidden.to("meta"))
+    device = layer.batch.hidden.device
+    for name in ("hidden", "ids", "weights"):
+        there = getattr(layer.batch, name).to("meta")
+        assert (
+            refused(layer, **{name: there}) == f"[launch] {name}: is on meta; move it to {device}"
+        )
+    counts = torch.zeros(4, dtype=torch.int32, device="meta")
+    with pytest.raises(LaunchError, match="tokens_per_expert: is on meta; move it to"):
+        run_rows(layer.packed, layer.batch.hidden, counts, layer.manifest)
+
+
+def test_every_argument_of_the_wrong_type_or_shape(layer: Small) -> None:
+    batch = layer.batch
+    assert refused(layer, ids=batch.ids.float()) == (
+        "[launch] ids: is torch.float32; pass torch.int32 or torch.int64"
+    )
+    assert refused(layer, ids=batch.ids[:9]) == "[launch] ids: has shape [9, 2]; pass [10, any]"
+    assert refused(layer, weights=batch.weights.bfloat16()) == (
+        "[launch] weights: is torch.bfloat16; pass torch.float32"
+    )
+    turned = batch.ids.t().contiguous().t()
+    assert refused(layer, ids=turned) == "[launch] ids: is not contiguous; pass ids.contiguous()"
+    for counts, told in (
+        (torch.zeros(4, dtype=torch.int64), "is torch.int64; pass torch.int32"),
+        (torch.zeros(5, dtype=torch.int32), "has shape [5]; pass [4]"),
+        (torch.zeros(8, dtype=torch.int32)[::2], "is not contiguous; pass tokens_per_expert.cont"),
+    ):
+        with pytest.raises(LaunchError) as caught:
+            run_rows(layer.packed, batch.hidden, counts.to(batch.ids.device), layer.manifest)
+        assert str(caught.value).startswith(f"[launch] tokens_per_expert: {told}")
+    wide = torch.empty(10, 256, dtype=torch.bfloat16, device=batch.hidden.device)
+    assert "out: is not contiguous; pass out.contiguous()" in refused(layer, out=wide[:, ::2])
+    assert "out: has shape [10, 256]; pass [10, 128]" in refused(layer, out=wide)
+
+
+def test_an_unknown_plan(layer: Small) -> None:
+    with pytest.raises(BuildError) as caught:
+        layer.tokens(plan="fused")
+    told = f"{layer.layer.name}: has no plan `fused`, only separate, folded; name one of them"
+    assert str(caught.value) == f"[build] {told}"
+    with pytest.raises(BuildError, match="has no plan `fused`"):
+        layer.rows(layer.batch.hidden, [10, 0, 0, 0], plan="fused")
+
+
+def test_an_unsupported_target(layer: Small) -> None:
+    """One that the manifest does not know, alone or before others."""
+    for targets in (("sm_70",), ("sm_70", "portable")):
+        with pytest.raises(NoVariantError) as caught:
+            layer.tokens(targets=targets)
+        assert str(caught.value) == (
+            f"[no-variant] target sm_70: is no target of {layer.manifest.directory};"
+            " use portable or sm_80 or sm_90, or build with `--target`"
+        )
+
+
+def test_weights_of_another_group(layer: Small) -> None:
+    """Scales of 320 down, where the contract has one per 128."""
+    other = {"int8": "layer_w8g128g320_a8", "int4": "layer_w4g512g320_a8"}[layer.layer.weights]
+    name = f"{other}_swiglu_bf16_v1"
+    packed = pack(
+        seed_state(layer.manifest.layer(name), replace(layer.shape, intermediate=320), CPU, 0),
+        layer.manifest.layer(name),
+    ).to(layer.batch.hidden.device)
+    message = refused(layer, packed=replace(packed, layer=layer.layer.name))
+    assert message.splitlines()[0] == (
+        "[launch] down_scale: has shape [4, 1, 128]; pass [4, 3, 128]"
+    )
+
+
+def test_weights_of_the_other_format(layer: Small) -> None:
+    """int8 weights called int4, and the other way round: the bytes of a row do not fit."""
+    other = {"int8": "layer_w4g128", "int4": "layer_w8g128"}[layer.layer.weights]
+    message = refused(layer, packed=replace(layer.packed, layer=f"{other}_a8_swiglu_bf16_v1"))
+    have, want = {"int8": (128, 64), "int4": (64, 128)}[layer.layer.weights]
+    assert message == f"[launch] up_weight: has shape [4, 256, {have}]; pass [4, 256, {want}]"
 
 
 def test_no_tensor(layer: Small) -> None:
@@ -66,10 +150,26 @@ def test_other_layout_version(layer: Small) -> None:
     assert "layout version 2; this runtime launches 1; pack the checkpoint again" in message
 
 
-def test_shape_without_variant(shipped: Manifest, device: torch.device) -> None:
-    odd = small(shipped, device, name="layer_w8gn_a8_swiglu_bf16_v1", intermediate=96)
-    with pytest.raises(NoVariantError, match=r"K = 96 is no multiple of \d+ \(nearest: "):
-        odd.tokens()
+@pytest.mark.parametrize("plan", [None, "separate", "folded"])
+def test_shape_without_variant(
+    shipped: Manifest, device: torch.device, layer: Small, plan: str | None
+) -> None:
+    """Rows are padded to what kernels take, so that only the limits of the proofs are left."""
+    long = small(
+        shipped,
+        device,
+        name=layer.layer.name,
+        hidden=16448,
+        intermediate=64,
+        experts=1,
+        global_experts=1,
+        top_k=1,
+        count=1,
+        plan=plan,
+    )
+    with pytest.raises(NoVariantError) as caught:
+        long.tokens()
+    assert "K = 16448 exceeds 16384; pad the layer, or split the call" in str(caught.value)
 
 
 def test_unknown_layer(layer: Small) -> None:
@@ -108,10 +208,11 @@ def refused_weights(layer: Small, **changes: object) -> str:
     return refused(layer, packed=replace(layer.packed, **changes))
 
 
-def test_weights_must_be_what_their_facts_say(layer: Small) -> None:
+def test_weights_must_be_what_their_facts_say(layer: Small, bytes_of_128: int) -> None:
     packed = layer.packed
-    assert "up_weight: has shape [4, 256, 128]; pass [8, 256, 128]" in refused_weights(
-        layer, experts=8
+    assert (
+        f"up_weight: has shape [4, 256, {bytes_of_128}]; pass [8, 256, {bytes_of_128}]"
+        in refused_weights(layer, experts=8)
     )
     short = packed.up_scale[:, :, :128].contiguous()
     assert "up_scale: has shape [4, 1, 128]; pass [4, 1, 256]" in refused_weights(

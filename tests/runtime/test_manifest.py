@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from generator.errors import BuildError
 from generator.runtime.manifest import Manifest, default_directory, load
 from generator.runtime.problem import LayerProblem
 from generator.runtime.select import select_layer
-from generator.runtime.workspace import buffers
+from generator.runtime.workspace import Buffer, buffers
 
 
 def edited(folder: Path, change: Callable[[dict[str, Any]], None]) -> str:
@@ -51,6 +52,15 @@ def other_columns(data: dict[str, Any]) -> None:
     next(e for e in data["entries"] if e["contract"].startswith("up"))["block_n"] = 16
 
 
+def unknown_plan(data: dict[str, Any]) -> None:
+    ranked = data["layers"]["layer_w8gn_a8_swiglu_bf16_v1"]["selection"]["portable"]
+    ranked[0]["plans"][0]["name"] = "fused"
+
+
+def older(data: dict[str, Any]) -> None:
+    data["schema"] = 1
+
+
 def targets_list(data: dict[str, Any]) -> None:
     data["targets"] = []
 
@@ -68,6 +78,7 @@ def no_entries(data: dict[str, Any]) -> None:
         (zero_multiple, "requires the impossible: K % 0 == 0"),
         (unknown_dimension, "requires the impossible: Q % 32 == 0"),
         (other_columns, "not in block_n"),
+        (unknown_plan, "the selection of layer_w8gn_a8_swiglu_bf16_v1 names no plan of it"),
         (targets_list, "AttributeError"),
         (no_entries, "KeyError: 'entries'"),
     ],
@@ -81,6 +92,17 @@ def test_defects_are_found_when_it_is_read(
     assert told.endswith("; run `python -m generator build`")
 
 
+def test_another_schema_is_told_apart_from_damage(tmp_path: Path) -> None:
+    (tmp_path / "old").mkdir()
+    (tmp_path / "new").mkdir()
+    old = edited(tmp_path / "old", older)
+    assert old.endswith(
+        "older than this runtime, which reads schema 2; run `python -m generator build` again"
+    )
+    new = edited(tmp_path / "new", lambda data: data.update(schema=3))
+    assert "newer than this runtime, which reads schema 2; upgrade groupwise" in new
+
+
 @pytest.mark.parametrize("text", ["def broken(", "x = 1\n"])
 def test_a_module_without_its_kernel_is_refused(tmp_path: Path, text: str) -> None:
     folder = tmp_path / "generated"
@@ -91,16 +113,39 @@ def test_a_module_without_its_kernel_is_refused(tmp_path: Path, text: str) -> No
         _ = entry.kernel
 
 
-def test_workspaces_hold_the_values_that_the_layer_contract_states(shipped: Manifest) -> None:
-    """The manifest says what stands between the stages; the buffers are exactly that."""
+@pytest.mark.parametrize("start", ["tokens", "rows"])
+@pytest.mark.parametrize("plan", ["separate", "folded"])
+def test_workspaces_hold_the_values_that_the_layer_contract_states(
+    shipped: Manifest, plan: str, start: str
+) -> None:
+    """The manifest says what stands between the stages; the buffers are exactly that, without the
+    codes of an activation that no kernel of the plan writes.
+    """
     sizes = {"rows": 30, "H": 512, "I": 1280}
+    absent = {"output"} | ({"activation_codes", "activation_scale"} if plan == "folded" else set())
+    absent |= {"expert_output"} if start == "rows" else set()
     for layer in shipped.layers.values():
-        if layer.up_group is not None:
-            continue
-        problem = LayerProblem(layer.name, "tokens", 30, 512, 1280, 8, ("portable",))
-        made = buffers(problem, layer, select_layer(problem, shipped).block_m)
-        for name, value in layer.values.items():
-            dtype, _, shape = value.partition(" ")
-            if name != "output":
-                want = tuple(sizes[each] for each in shape.strip("[]").split(", "))
-                assert (str(made[name].dtype), made[name].shape) == (f"torch.{dtype}", want)
+        problem = LayerProblem(
+            layer.name, start, 30, 512, 1280, 8, ("portable",), interpreted=True, plan=plan
+        )
+        chosen = select_layer(problem, shipped)
+        made = buffers(problem, layer, chosen.block_m, chosen.stages)
+        stated = {}
+        for name in layer.values.keys() - absent:
+            dtype, _, shape = layer.values[name].partition(" ")
+            want = tuple(sizes[each] for each in shape.strip("[]").split(", "))
+            stated[name] = (f"torch.{dtype}", want)
+        assert stated == {name: (str(made[name].dtype), made[name].shape) for name in stated}
+        assert not absent & made.keys()
+        rest = {each.dtype for name, each in made.items() if name not in stated}
+        assert rest == {torch.int32}
+
+
+def test_rows_that_are_widened_have_buffers_for_it(shipped: Manifest) -> None:
+    layer = shipped.layer("layer_w8gn_a8_swiglu_bf16_v1")
+    problem = LayerProblem(
+        layer.name, "tokens", 30, 512, 1280, 8, ("portable",), interpreted=True, widened=15
+    )
+    chosen = select_layer(problem, shipped)
+    made = buffers(problem, layer, chosen.block_m, chosen.stages)
+    assert made["hidden_wide"] == made["output_wide"] == Buffer((15, 512), torch.bfloat16)

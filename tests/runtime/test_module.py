@@ -18,6 +18,7 @@ from generator.verify.inputs import seed_state
 from tests.runtime.small import Small, small
 
 LAYER = "layer_w8g128_a8_swiglu_bf16_v1"
+INT4 = "layer_w4g128_a8_swiglu_bf16_v1"
 SIZES = {"experts": 4, "hidden": 128, "intermediate": 128}
 
 
@@ -200,6 +201,41 @@ def test_bad_arguments(layer: Small) -> None:
         QuantExperts(LAYER, **SIZES, generated=Path("no-such-folder"))
     with pytest.raises(LaunchError, match=r"first_expert: 3 puts 4 local .* use 0 \.\. 0"):
         QuantMoE(LAYER, **SIZES, top_k=2, first_expert=3)
+
+
+def test_a_hidden_size_that_pads_to_the_same_is_refused(
+    layer: Small, experts: QuantExperts
+) -> None:
+    """Weights of 128 columns would take rows of 100, padded; the module knows better."""
+    short = layer.batch.hidden[:, :100].contiguous()
+    with pytest.raises(LaunchError, match=r"hidden: has shape \[10, 100\]; pass \[any, 128\]"):
+        experts.forward_tokens(short, layer.batch.ids, layer.batch.weights)
+    counts = torch.tensor([10, 0, 0, 0], dtype=torch.int32, device=short.device)
+    with pytest.raises(LaunchError, match=r"hidden: has shape \[10, 100\]; pass \[any, 128\]"):
+        experts(short, counts)
+
+
+@pytest.mark.parametrize("name", [LAYER, INT4])
+def test_odd_sizes_load_and_run(shipped: Manifest, device: torch.device, name: str) -> None:
+    """H and I that are no multiple of 64: the state dict keeps its shapes, the ops theirs."""
+    odd = small(shipped, device, name=name, hidden=90, intermediate=71)
+    seed = seed_state(odd.layer, odd.shape, device, seed=0)
+    module = QuantExperts(name, experts=4, hidden=90, intermediate=71, device=device)
+    module.load_state_dict(seed)
+    saved = module.state_dict()
+    assert all(torch.equal(saved[key], seed[key]) for key in seed)
+    batch = odd.batch
+    got = module.forward_tokens(batch.hidden, batch.ids, batch.weights)
+    assert got.shape == (10, 90) and torch.equal(got, odd.tokens().out)
+    folder = str(shipped.directory)
+    tokens = (batch.hidden, batch.ids, batch.weights, *module.packed().tensors().values())
+    torch.library.opcheck(experts_tokens, (*tokens, name, folder, 0), test_utils="test_faketensor")
+
+
+def test_int4_stays_two_to_a_byte(shipped: Manifest, device: torch.device) -> None:
+    module = QuantExperts(INT4, **SIZES, device=device)
+    held = sum(each.numel() for each in module.buffers() if each.dtype == torch.int8)
+    assert held * 2 == 4 * (2 * 128 * 128 + 128 * 128)
 
 
 def test_pack_and_module_agree(layer: Small, experts: QuantExperts, device: torch.device) -> None:

@@ -67,7 +67,7 @@ def test_a_broken_module_is_found(
 
 def test_bad_arguments_exit_two(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["verify", "--shape", "mixtrall"]) == 2
-    assert "name a model (deepseek-v3-ep8, " in capsys.readouterr().err
+    assert "name a model (deepseek-v2-lite-tp8, deepseek-v3-ep8, " in capsys.readouterr().err
     assert cli.main(["verify", "--contract", "layer_w9*"]) == 2
     assert "names no layer contract; use a pattern of layer_w8gn" in capsys.readouterr().err
     assert cli.main(["verify", "--generated", str(tmp_path / "none")]) == 2
