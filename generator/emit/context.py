@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from generator.emit.header import header
-from generator.emit.walk import Names, WalkText, lengths, walk_text
+from generator.emit.walk import Length, Names, WalkText, lengths, plane_k, walk_text
 from generator.formats import FORMATS
 from generator.lower.contract import (
     CombineContract,
@@ -81,6 +81,9 @@ def _gemm(variant: Variant, gemm: GemmContract) -> Context:
     cast = ".to(tl.float16)" if fp16 else ""
     own = [each for each in lengths(variant) if each.name == "BLOCK_K"]
     shared = [each for each in lengths(variant) if each.name != "BLOCK_K"]
+    if variant.planes:
+        why = "byte j of a block holds K elements j (low) and PLANE_K + j (high)"
+        shared.append(Length("PLANE_K", plane_k(gemm), why))
     requantizes = _code_constants(gemm.codes) if gemm.requantizes else []
     rounded = FORMATS[gemm.rounded].dtype
     plain = gemm.output == "fp32"
@@ -179,9 +182,9 @@ def _step_constants(variant: Variant, walk: WalkText) -> list[Constant]:
     constants, turn, tail = [], variant.walk, variant.tail
     if walk.inner in ("in_a_loop", "in_blocks"):
         constants.append(Constant("STEPS", turn.repeat, "turns of the inner loop"))
-    if walk.inner == "in_blocks":
+    if turn.blocks > 1:
         constants.append(Constant("BLOCKS", turn.blocks, "blocks of one group"))
-    if walk.inner == "in_chunks":
+    if walk.inner in ("in_chunks", "in_blocks_in_chunks"):
         chunks = turn.repeat // (variant.chunk_turns or 1)
         constants.append(Constant("CHUNKS", chunks, "chunks of one group"))
     if walk.parts:
@@ -190,8 +193,8 @@ def _step_constants(variant: Variant, walk: WalkText) -> list[Constant]:
     if tail is not None:
         constants.append(Constant("K_UNIT", K_UNIT, "K is a multiple of it"))
         if tail.planes == 2:
-            halves = tail.piece_k // K_UNIT
-            constants.append(Constant("PIECE_HALVES", halves, "K_UNITs of the longest piece"))
+            units = tail.piece_k // K_UNIT
+            constants.append(Constant("PIECE_UNITS", units, "K_UNITs that a piece has at most"))
         else:
             constants.append(Constant("TAIL_K", tail.tile, "K elements per dot of the tail"))
     if variant.design.unpack in ("shift", "ptx"):

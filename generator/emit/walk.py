@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from generator.lower.contract import GemmContract
 from generator.lower.variant import Variant
 from generator.lower.walk import Advance, Plane, Tail, Tile
-from generator.packing import K_UNIT
+from generator.packing import K_UNIT, block_length
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +128,7 @@ class WalkText:
     """The whole walk; `kind` and `inner` name macros."""
 
     kind: str  # grouped | channel | channel_in_chunks
-    inner: str  # in_a_row | in_a_loop | in_blocks | in_chunks
+    inner: str  # in_a_row | in_a_loop | in_blocks | in_chunks | in_blocks_in_chunks
     turns: str
     cut: str  # a comment: "One group in exact tiles: 128 + 128 + 64."
     sizes: tuple[int, ...]  # tile lengths, longest first
@@ -162,6 +162,7 @@ class Names:
         self.chunked = variant.chunk_turns is not None
         self.times_16 = variant.design.unpack in ("shift", "ptx")
         self.lengths = lengths(variant)
+        self.plane_k = plane_k(gemm)
 
     @property
     def dot_dtype(self) -> str:
@@ -186,6 +187,8 @@ class Names:
             if length == each.value:
                 return each.name
         for each in self.lengths:
+            if each.name == "BLOCK_K":  # a tile's length says nothing of its multiples
+                continue
             if length == 2 * each.value:
                 return f"2 * {each.name}"
             if 2 * length == each.value:
@@ -212,7 +215,7 @@ class Names:
             for side, plane in enumerate(tile.planes):
                 name = f"x{index}" if several else "x"
                 index += 1
-                rows.append(self._rows(name, plane, tile, at_half=half and side == 1))
+                rows.append(self._rows(name, plane, tile, side, at_half=half and side == 1))
                 for each in self.sums:
                     total = each.part if parts else each.total_of(plane.group, self.groups)
                     first = fresh and total not in started
@@ -239,8 +242,13 @@ class Names:
             steps.append(Step(tuple(rows), weights, tuple(dots)))
         return tuple(steps)
 
-    def _rows(self, name: str, plane: Plane, tile: Tile, *, at_half: bool) -> Load:
-        offset = "half" if at_half else plane.offset
+    def _rows(self, name: str, plane: Plane, tile: Tile, side: int, *, at_half: bool) -> Load:
+        offset: int | str = plane.offset
+        if at_half:
+            offset = "half"
+        elif side == 1:
+            rest = plane.offset - self.plane_k
+            offset = f"PLANE_K + {rest}" if rest else "PLANE_K"
         return Load(
             "unquantized" if self.requantizes else "codes",
             name,
@@ -287,6 +295,11 @@ class Length:
     name: str
     value: int
     why: str
+
+
+def plane_k(gemm: GemmContract) -> int:
+    """K elements of one plane of a block of nibbles."""
+    return block_length(gemm.group_k) // 2
 
 
 def lengths(variant: Variant) -> tuple[Length, ...]:
@@ -339,7 +352,7 @@ def walk_text(variant: Variant, gemm: GemmContract) -> WalkText:
 
 def _inner(variant: Variant, *, in_chunks: bool) -> str:
     if in_chunks:
-        return "in_chunks"
+        return "in_blocks_in_chunks" if variant.walk.blocks > 1 else "in_chunks"
     if variant.walk.blocks > 1:
         return "in_blocks"
     return "in_a_loop" if variant.walk.repeat else "in_a_row"
@@ -357,7 +370,10 @@ def _cut(variant: Variant) -> str:
     if walk.repeat:
         body = " + ".join(str(tile.size) for tile in walk.repeated)
         sizes.insert(0, f"{walk.repeat} * {body if len(walk.repeated) == 1 else f'({body})'}")
-    return f"{what}, in exact tiles: {' + '.join(sizes)}."
+    cut = " + ".join(sizes)
+    if walk.blocks > 1:
+        cut = f"{walk.blocks} * {f'({cut})' if len(sizes) > 1 else cut}"
+    return f"{what}, in exact tiles: {cut}."
 
 
 def _tail(variant: Variant, gemm: GemmContract, tail: Tail) -> TailText:
@@ -384,5 +400,5 @@ def _tail(variant: Variant, gemm: GemmContract, tail: Tail) -> TailText:
         piece_moves=tuple(Move(each, "half") for each in names.row_pointers),
         promotions=names.promotions(),
         half_k=K_UNIT // 2,
-        half_turns="half" if names.outer else "halves",
+        half_turns="half" if names.outer else "units",
     )

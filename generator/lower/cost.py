@@ -24,11 +24,16 @@ SHORT_ROW_EXPONENT = 0.69
 # against one scale per column (835 against 1303 TOPS, one H200, 2026-11-22).
 PROMOTIONS_PER_US = 69_000
 
+# A row's element smoothed, divided, rounded and converted in the down kernel, by the rate below:
+# what the folded plan cost the down kernel of Mixtral-8x7B (1274 us more for 16 x 14336 elements of
+# each of 64 programs, 1 token) and of the seed (98 us, 97 tokens; one H200, 2026-11-24). Every warp
+# of a program does it again, and zeros of absent rows take the slow path of the division.
+REQUANTIZE_INSTRUCTIONS = 1000.0
+
 # Estimates, not measurements: they only have to order designs.
 INSTRUCTIONS_PER_US = 217_000  # of one processor: 128 lanes at 1.7 GHz
 UNPACK_INSTRUCTIONS = {"none": 0.0, "value": 4.0, "shift": 3.0, "ptx": 0.5}  # a weight
 TO_FP16_INSTRUCTIONS = 2.0  # an operand of an fp16 dot
-REQUANTIZE_INSTRUCTIONS = 16.0  # a row's element: smooth, divide, round, convert
 WARP_ACCESS_BYTES = 512  # one 16-byte access of each of 32 lanes
 TURN_US = 0.02  # a further access of the same warp, once the first is under way
 ROW_STEP_LATENCIES = 0.25  # of a row-wise step: the second pass hits the cache, warps overlap

@@ -84,7 +84,7 @@ def rank_plans(
             )
             if longest and longest >= source.n:  # else no model of the layer would take it
                 choices.insert(0, PlanChoice(plan.name, (AtMost("K", longest),)))
-            if len(target.row_tiles) == 1:  # kept all the same: every plan runs anywhere
+            elif target.accept_multiples != "none":  # kept all the same, for who asks for it
                 choices.append(PlanChoice(plan.name, ()))
         found.append(PlanBand(ranked.band, tuple(choices)))
     return tuple(found)

@@ -107,8 +107,12 @@ def lower(spec: Spec, contract: Contract, target: Target, sources: Sequence[Shap
 
 @cache
 def _sound(listed: Frozen, target: Target) -> tuple[tuple[Design, ...], tuple[Rejection, ...]]:
-    """The designs that break no rule of designs, and the rejections of the others."""
-    judged = [(design, reject_design(design, target)) for design in designs(listed)]
+    """The designs that break no rule of designs, and the rejections of the others. Strategies that
+    the space does not list are no competition.
+    """
+    dots = tuple(dot for dot in target.dots if dot in getattr(listed, "dot", target.dots))
+    within = target.model_copy(update={"dots": dots}) if dots else target
+    judged = [(design, reject_design(design, within)) for design in designs(listed)]
     return (
         tuple(design for design, rejection in judged if rejection is None),
         tuple(rejection for _, rejection in judged if rejection is not None),

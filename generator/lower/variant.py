@@ -34,7 +34,6 @@ NIBBLE_REGISTERS = {"none": 0.0, "value": 2.0, "shift": 2.0, "ptx": 0.5}
 CALL_REGISTERS = 168
 REQUANTIZE_REGISTERS = 80
 UNROLLED_DOTS = 4  # a group of more dots is walked in a loop
-WARP_LANES = 32
 INT32 = 2**31  # offsets and counts are int32 in emitted kernels, unless a design says int64
 
 
@@ -232,7 +231,9 @@ class Variant:
             taken_apart = self.gemm.weight_tiles * design.block_n * widest / self.threads
             more += int(NIBBLE_REGISTERS[design.unpack or "none"] * taken_apart)
             if self.gemm.requantizes:
-                return REQUANTIZE_REGISTERS + design.block_m * self.walk.row_k // WARP_LANES
+                return (
+                    REQUANTIZE_REGISTERS + design.block_m * self.walk.row_k // self.target.warp_size
+                )
         if direct != "none" and design.block_m is not None and design.block_m >= direct.block_m:
             return direct.operand_registers + more
         return self.target.operand_registers + more

@@ -69,7 +69,8 @@ def _obstacles(entry: Entry, problem: Problem, manifest: Manifest) -> Iterator[t
         own = manifest.targets[problem.targets[0]]
         if entry.dot is not None and entry.dot not in own.dots:
             what = f"multiplies by {entry.dot}, which is not right on {own.name}"
-            yield what, f"{build} --target {own.name}"
+            fix = f"python -m generator build --target portable --target {own.name} --out DIR"
+            yield what, fix
     if entry.needs_gpu and problem.interpreted:
         yield "is inline PTX, which the CPU interpreter does not run", f"{build} --target portable"
     for condition in entry.requires:
@@ -129,7 +130,8 @@ def _select_layer(problem: LayerProblem, manifest: Manifest) -> LayerChoice:
             except NoVariantError as error:
                 findings += [each for each in error.findings if each not in findings]
     if not findings:
-        what = f"has no plan for {', '.join(problem.targets) or 'this device'}"
+        asked = "plan" if problem.plan is None else f"plan {problem.plan}"
+        what = f"has no {asked} for {', '.join(problem.targets) or 'this device'}"
         fix = f"python -m generator build --contract {problem.layer} --out DIR"
         findings.append(Finding(problem.layer, what, fix))
     raise NoVariantError(findings)
@@ -150,7 +152,8 @@ def _plans(
             for choice in band.choices:
                 if all(each.holds(down.sizes()) for each in choice.requires):
                     limits = ", ".join(str(each) for each in choice.requires)
-                    yield layer.plan(choice.plan), f"cheaper on {target} for {limits or 'any K'}"
+                    why = f"cheaper for {limits}" if limits else "for any K"
+                    yield layer.plan(choice.plan), f"{why} on {target}"
 
 
 def _realise(
@@ -171,9 +174,9 @@ def _realise(
     for first in up:
         for second in down:
             if first.entry.block_m is not None and first.entry.block_m == second.entry.block_m:
-                stages = {each: stages.get(each, first) for each in by_operation}
                 stages |= {"up": first, "down": second}
-                return LayerChoice(plan, why, stages, first.entry.block_m)
+                in_order = {operation: stages[operation] for operation in by_operation}
+                return LayerChoice(plan, why, in_order, first.entry.block_m)
     raise NoVariantError(
         Finding(
             problem.layer,

@@ -198,6 +198,14 @@ def _dot_rates(target: Target, _: Path, __: SpecSet) -> Iterator[Defect]:
             )
 
 
+def _ptx(target: Target, _: Path, __: SpecSet) -> Iterator[Defect]:
+    if "ptx" in target.unpacks and target.backend != "cuda":
+        at: YamlPath = ("unpacks", target.unpacks.index("ptx"))
+        yield Defect(
+            at, f"`ptx` on backend `{target.backend}`", "drop it; `shift` is for any back end"
+        )
+
+
 def _row_tiles(target: Target, _: Path, __: SpecSet) -> Iterator[Defect]:
     for index, tile in enumerate(target.row_tiles):
         if not _power_of_two(tile):
@@ -296,6 +304,7 @@ TARGET_CHECKS: tuple[Check[Target], ...] = (
     Check("name_is_file", "names are looked up as file names", _name_is_file),
     Check("gemms", "the up and the down kernel of a layer share one tile map", _gemms),
     Check("dot_rates", "the cost model orders designs by them", _dot_rates),
+    Check("ptx", "inline PTX is NVIDIA's assembly", _ptx),
     Check("row_tiles", "each row tile is one band of rows per expert", _row_tiles),
     Check("capability", "a device is recognised by its capability", _capability),
 )

@@ -9,6 +9,7 @@ from math import lcm
 
 from generator.conditions import Multiple
 from generator.errors import Finding, LaunchError
+from generator.packing import K_UNIT, block_length
 from generator.runtime.manifest import Layer, Manifest, Model
 
 DEFAULT_MODEL = "seed-small"
@@ -97,14 +98,7 @@ def _named(manifest: Manifest, text: str) -> Iterator[tuple[Layer, Shape]]:
         return
     sizes = _sizes(manifest, text)
     for layer in manifest.layers.values():
-        if _divides(layer, sizes):
-            yield layer, sizes
-
-
-def _divides(layer: Layer, sizes: Shape) -> bool:
-    """Whether the groups of a layer divide a shape; another layer of the manifest may fit it."""
-    groups = ((sizes.hidden, layer.up_group), (sizes.intermediate, layer.down_group))
-    return all(k % (group or 1) == 0 for k, group in groups)
+        yield layer, sizes
 
 
 def _sizes(manifest: Manifest, text: str) -> Shape:
@@ -128,11 +122,21 @@ def _sizes(manifest: Manifest, text: str) -> Shape:
     return shape
 
 
+def _turn(layer: Layer, group: int | None) -> int:
+    """K elements of the longest turn: a group, or a block of nibbles where that is longer."""
+    if layer.weights == "int4":
+        return lcm(block_length(group), group or 1)
+    return group or 1
+
+
 def least_shape(layer: Layer, manifest: Manifest) -> Shape:
-    """The smallest H and I that every variant of the layer accepts, with idle and remote
-    experts.
+    """The smallest H and I that every variant of the layer accepts and that take whole turns of
+    every loop over K, with idle and remote experts.
     """
-    hidden, intermediate = 64, 64
+    hidden, intermediate = (
+        K_UNIT if group is None and layer.weights == "int8" else lcm(K_UNIT, _turn(layer, group))
+        for group in (layer.up_group, layer.down_group)
+    )
     for plan in layer.plans:
         for name in dict.fromkeys(plan.tokens + plan.rows):
             operation = manifest.contracts[name]["operation"]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from generator.errors import Finding, LaunchError
+from generator.errors import Finding, LaunchError, NoVariantError
 from generator.runtime import interpreter
 from generator.runtime.device import here, targets_for
 from generator.runtime.layer import (
@@ -19,7 +19,8 @@ from generator.runtime.layer import (
     workspace_bytes,
 )
 from generator.runtime.manifest import Manifest, load
-from generator.runtime.pack import pack
+from generator.runtime.pack import PackedExperts, pack
+from generator.runtime.select import select_layer
 from generator.verify.cases import Case, cases
 from generator.verify.compare import Comparison
 from generator.verify.inputs import seed_state, sorted_rows, tokens
@@ -66,7 +67,7 @@ def verify(
     for index, case in enumerate(chosen):
         started = time.monotonic()
         say(f"\n[{index + 1}/{len(chosen)}] {case.layer.name}  {case.shape}")
-        calls = _calls(case, manifest, device, seed, rows=not quick, every_plan=everything)
+        calls = _calls(case, manifest, device, seed, say, rows=not quick, every_plan=everything)
         for checked in calls:
             taken = checked.run.choice
             say(f"  from {checked.run.problem.start}, plan {taken.plan.name}: {taken.why}")
@@ -83,6 +84,7 @@ def _calls(
     manifest: Manifest,
     device: torch.device,
     seed: int,
+    say: Callable[[str], None],
     *,
     rows: bool,
     every_plan: bool,
@@ -93,7 +95,7 @@ def _calls(
     packed = pack(seed_state(case.layer, case.shape, device, seed), case.layer)
     batch = tokens(case.layer, case.shape, device, seed)
     targets = targets_for(device, manifest)
-    for plan in [each.name for each in case.layer.plans] if every_plan else [None]:
+    for plan in _plans(case, packed, manifest, targets, say) if every_plan else [None]:
         problem = tokens_problem(packed, case.shape.tokens, case.shape.top_k, targets, plan)
         run = run_tokens(
             packed,
@@ -120,6 +122,31 @@ def _calls(
             plan=plan,
         )
         yield Checked(packed, case.layer, run, hidden, counts=counts)
+
+
+def _plans(
+    case: Case,
+    packed: PackedExperts,
+    manifest: Manifest,
+    targets: tuple[str, ...],
+    say: Callable[[str], None],
+) -> list[str]:
+    """The plans that the device has. A target without int8 dots has no other modules to fall back
+    on, so it may lack one. Raises NoVariantError where it has none.
+    """
+    there, missing = [], []
+    for plan in case.layer.plans:
+        problem = tokens_problem(packed, case.shape.tokens, case.shape.top_k, targets, plan.name)
+        try:
+            select_layer(problem, manifest)
+        except NoVariantError as error:
+            missing.append(error)
+            say(f"  plan {plan.name} has no modules here")
+        else:
+            there.append(plan.name)
+    if not there:
+        raise missing[0]
+    return there
 
 
 def _comparisons(checked: Checked, manifest: Manifest, everything: bool) -> Iterator[Comparison]:

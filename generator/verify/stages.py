@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -18,6 +18,7 @@ from generator.runtime.workspace import tile_bound, torch_dtype
 from generator.verify.compare import Comparison, compare
 
 Pairs = list[tuple[torch.Tensor, torch.Tensor]]
+Fresh = Callable[[torch.Tensor], torch.Tensor]  # new storage of the same shape and dtype
 ANY_NAN = 0x7F800001  # the least fp32 bit pattern of a NaN; which NaN is the device's affair
 POISON = 0x5A  # bytes of a buffer that a variant must overwrite
 
@@ -187,23 +188,29 @@ def check_stages(checked: Checked) -> Iterator[Comparison]:
         yield compare(operation, pairs, choice.entry.name, choice.why)
 
 
-def check_variants(checked: Checked, manifest: Manifest) -> Iterator[Comparison]:
-    """Every entry of every stage's contract that accepts the call, run again into poisoned
-    buffers.
+def check_variants(
+    checked: Checked, manifest: Manifest, fresh: Fresh = poisoned
+) -> Iterator[Comparison]:
+    """Every entry of every stage's contract that accepts the call, run again into `fresh` buffers:
+    poisoned ones show what is not written. Dots that are not right on the device are left out.
     """
+    own = manifest.targets[checked.run.problem.targets[0]]
     for operation, choice in checked.run.choice.stages.items():
         problem = checked.run.problem.problem(choice.entry.contract, operation)
         for entry in manifest.by_contract[choice.entry.contract]:
             startable = runs(entry, manifest.targets[entry.target], checked.hidden.device)
+            startable = startable and (entry.dot is None or entry.dot in own.dots)
             if startable and all(each.holds(problem.sizes()) for each in entry.requires):
-                yield check_entry(checked, entry, operation)
+                yield check_entry(checked, entry, operation, fresh)
 
 
-def check_entry(checked: Checked, entry: Entry, operation: str) -> Comparison:
+def check_entry(
+    checked: Checked, entry: Entry, operation: str, fresh: Fresh = poisoned
+) -> Comparison:
     """One entry against the oracle, on the inputs that its stage really had."""
     block_m = entry.block_m if operation in ("up", "down") else checked.run.choice.block_m
     assert block_m is not None
-    got = {name: poisoned(each) for name, each in checked.written().items()}
+    got = {name: fresh(each) for name, each in checked.written().items()}
     route = entry if operation == "route" else checked.run.choice["route"].entry
     _route(checked, route, got, block_m)
     with current(checked.hidden.device):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from generator.runtime.manifest import Manifest, load
-from tests.gpu.cases import covering_layers, real_shapes
+from tests.gpu.cases import covering_layers, edge_layers, real_shapes
 
 
 def _manifest(config: pytest.Config) -> Manifest:
@@ -33,3 +33,5 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("real", cases, ids=[each.name for each in cases])
     if "covering" in metafunc.fixturenames:
         metafunc.parametrize("covering", covering_layers(_manifest(metafunc.config)))
+    if "edge_layer" in metafunc.fixturenames:
+        metafunc.parametrize("edge_layer", edge_layers(_manifest(metafunc.config)))

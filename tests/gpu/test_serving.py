@@ -19,8 +19,8 @@ Layer = tuple[PackedExperts, Tokens, Callable[..., torch.Tensor]]
 
 
 @pytest.fixture
-def layer(manifest: Manifest, device: torch.device) -> Layer:
-    contract = next(iter(manifest.layers.values()))
+def layer(edge_layer: str, manifest: Manifest, device: torch.device) -> Layer:
+    contract = manifest.layer(edge_layer)
     shape = Shape(8, 16, 2, 1280, 1280, 48)
     packed = pack(seed_state(contract, shape, device, seed=9), contract)
     batch = tokens(contract, shape, device, seed=9)

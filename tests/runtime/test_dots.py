@@ -13,14 +13,16 @@ from generator.emit.outputs import outputs
 from generator.emit.sync import write
 from generator.errors import NoVariantError
 from generator.lower.program import Selection, program
+from generator.runtime import layer as layer_module
 from generator.runtime import reference
 from generator.runtime.manifest import Entry, Layer, Manifest, load
 from generator.runtime.problem import LayerProblem, Problem
 from generator.runtime.select import select, select_layer
 from generator.runtime.workspace import torch_dtype
 from generator.spec.load import load as load_specs
+from generator.verify import command
 from generator.verify.compare import differing_bits
-from generator.verify.stages import Checked, check_stages
+from generator.verify.stages import Checked, check_stages, check_variants
 from tests.runtime.gemms import Operands, operands, run_codes
 from tests.runtime.small import small
 from tests.shapes import ragged
@@ -140,14 +142,36 @@ def test_outer_products_of_long_rows(lab: Manifest, device: torch.device) -> Non
     assert_same_bits(lab, layer, given, "down", "lab_rank1")
 
 
+def has_plan(layer: Layer, target: str, plan: str) -> bool:
+    """Whether a target's bands name a plan: one that is slower everywhere is not built for it."""
+    return any(plan == each.plan for band in layer.selection[target] for each in band.choices)
+
+
+@pytest.mark.parametrize("target", list(DOTS))
+def test_both_plans_are_built_somewhere(lab: Manifest, target: str) -> None:
+    built = {
+        plan
+        for layer in lab.layers.values()
+        for plan in ("separate", "folded")
+        if has_plan(layer, target, plan)
+    }
+    assert built == {"separate", "folded"}
+
+
 @pytest.mark.parametrize("plan", ["separate", "folded"])
 @pytest.mark.parametrize("target", list(DOTS))
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers_have_the_bits_of_the_int8_ones(
     lab: Manifest, device: torch.device, name: str, target: str, plan: str
 ) -> None:
-    layer = small(lab, device, name=name, hidden=64, intermediate=128, count=4)
+    layer = small(
+        lab, device, name=name, experts=2, global_experts=2, count=2, hidden=64, intermediate=64
+    )
     want = layer.tokens(plan=plan, targets=("portable",))
+    if not has_plan(layer.layer, target, plan):
+        with pytest.raises(NoVariantError, match=f"by int8, which is not right on {target}"):
+            layer.tokens(plan=plan, targets=(target, "portable"))
+        return
     got = layer.tokens(plan=plan, targets=(target, "portable"))
     assert {got.choice[each].entry.dot for each in ("up", "down")} == {DOTS[target]}
     assert {want.choice[each].entry.dot for each in ("up", "down")} == {"int8"}
@@ -159,10 +183,43 @@ def test_layers_have_the_bits_of_the_int8_ones(
     assert not [each for each in check_stages(checked) if each.different]
 
 
+def test_verify_runs_no_dot_that_is_not_right_on_the_device(
+    lab: Manifest, device: torch.device
+) -> None:
+    layer = small(lab, device, name=LAYERS[1], hidden=64, intermediate=64, count=3)
+    run, batch = layer.tokens(targets=("ilu", "portable")), layer.batch
+    checked = Checked(
+        layer.packed, layer.layer, run, batch.hidden, ids=batch.ids, weights=batch.weights
+    )
+    results = list(check_variants(checked, lab))
+    gemms = {each.variant.split("/")[0] for each in results if each.stage in ("up", "down")}
+    assert gemms == {"ilu"} and not [each for each in results if each.different]
+
+
+def test_verify_takes_the_plans_that_the_device_has(
+    lab: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a device without int8 dots a plan may have no module at all: it is named, not run."""
+    for module in (command, layer_module):
+        monkeypatch.setattr(module, "targets_for", lambda *_: ("ilu", "portable"))
+    lines: list[str] = []
+    code = command.verify(
+        shape="experts=1,global_experts=1,top_k=1,hidden=320,intermediate=320,tokens=1",
+        contract="layer_w4g320_a8_swiglu_bf16_v1",
+        generated=lab.directory,
+        everything=True,
+        seed=0,
+        say=lines.append,
+    )
+    assert not has_plan(lab.layers["layer_w4g320_a8_swiglu_bf16_v1"], "ilu", "folded")
+    assert code == 0 and "  plan folded has no modules here" in lines
+    assert not [line for line in lines if "portable/m32" in line and line.split()[0] == "up"]
+
+
 def test_a_target_without_int8_refuses_portable_int8_gemms(lab: Manifest) -> None:
     """The example of mojo_opset #343: its int8 dot is wrong, so no call may reach one."""
     contract = "up_w8gn_a8_swiglu_bf16_v1"
-    problem = Problem(contract, 10, 96, 64, 4, ("ilu", "portable"))
+    problem = Problem(contract, 10, 80, 64, 4, ("ilu", "portable"))
     with pytest.raises(NoVariantError) as caught:
         select(problem, lab)
     told = str(caught.value).splitlines()
@@ -170,7 +227,7 @@ def test_a_target_without_int8_refuses_portable_int8_gemms(lab: Manifest) -> Non
     what = "multiplies by int8, which is not right on ilu; "
     fix = f"python -m generator build --contract {contract} --out DIR --target ilu"
     assert any(what + fix in each for each in portable)
-    assert any("N = 96 is no multiple of 64" in each for each in told if " ilu/" in each)
+    assert any("N = 80 is no multiple of 32" in each for each in told if " ilu/" in each)
 
 
 def test_the_shipped_modules_refuse_a_device_without_int8(lab: Manifest, shipped: Manifest) -> None:

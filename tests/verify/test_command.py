@@ -16,14 +16,15 @@ from generator.spec.load import load as load_specs
 from generator.verify.cases import cases, least_shape
 
 LAYER = "layer_w8g64_a8_swiglu_bf16_v1"
+INT4 = "layer_w4g64_a8_swiglu_bf16_v1"
 SHAPE = "experts=2,global_experts=3,top_k=2,hidden=64,intermediate=64,tokens=5"
 
 
 LAST_FIRST = "tl.sum(own.to(tl.int32), axis=0) - tl.cumsum(own.to(tl.int32), axis=0)"
 
 
-def modules(out: Path) -> dict[str, str]:
-    selection = Selection(contracts=(LAYER,), targets=("portable",))
+def modules(out: Path, layer: str = LAYER) -> dict[str, str]:
+    selection = Selection(contracts=(layer,), targets=("portable",))
     files = outputs(program(load_specs(folder("specs")), selection), folder("templates"))
     write(out, files)
     return files
@@ -37,6 +38,9 @@ def test_equal_bits_exit_zero(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert printed.rstrip().endswith(" bits compared, 0 different")
     for stage in ("route", "quantize", "up", "requantize", "down", "combine"):
         assert f"    {stage:10} " in printed
+    for start in ("tokens", "rows"):
+        for plan in ("separate", "folded"):
+            assert f"  from {start}, plan {plan}: asked for\n" in printed
 
 
 @pytest.mark.parametrize(
@@ -65,11 +69,45 @@ def test_a_broken_module_is_found(
     assert {line.split()[0] for line in wrong} >= {operation}
 
 
+@pytest.mark.parametrize(
+    ("operation", "contract", "text", "by"),
+    [
+        ("up", "_amax_", "w & -16", "w & -32"),  # one bit of the high nibbles
+        ("down", "a8_bf16_v1", "half = halves * 32", "half = halves * 0"),  # a group alone
+        ("down", "_requantbf16_", "w_scale_ptrs += N", "w_scale_ptrs += 0"),
+        (
+            "up",
+            "_amax_",
+            "tl.atomic_max(row_amax_ptr + rows,",
+            "tl.atomic_min(row_amax_ptr + rows,",
+        ),
+    ],
+)
+def test_a_broken_int4_module_of_either_plan_is_found(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    operation: str,
+    contract: str,
+    text: str,
+    by: str,
+) -> None:
+    """K of 192: a pair of groups in two planes, and one group alone. `--all` runs both plans."""
+    files = modules(tmp_path / "out", INT4)
+    (path,) = [each for each in files if each.startswith(f"{operation}/") and contract in each]
+    assert text in files[path]
+    (tmp_path / "out" / path).write_text(files[path].replace(text, by))
+    shape = "experts=1,global_experts=1,top_k=1,hidden=192,intermediate=192,tokens=2"
+    code = cli.main(["verify", "--generated", str(tmp_path / "out"), "--shape", shape, "--all"])
+    wrong = [line.split() for line in capsys.readouterr().out.splitlines() if "DIFFERS" in line]
+    assert code == 1
+    assert wrong[0][0] == operation  # a wrong amax shows in the rows that it quantizes, too
+
+
 def test_bad_arguments_exit_two(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["verify", "--shape", "mixtrall"]) == 2
     assert "name a model (deepseek-v2-lite-tp8, deepseek-v3-ep8, " in capsys.readouterr().err
     assert cli.main(["verify", "--contract", "layer_w9*"]) == 2
-    assert "names no layer contract; use a pattern of layer_w8gn" in capsys.readouterr().err
+    assert "names no layer contract; use a pattern of layer_w4g128_a8_" in capsys.readouterr().err
     assert cli.main(["verify", "--generated", str(tmp_path / "none")]) == 2
     assert "run `python -m generator build --out DIR`" in capsys.readouterr().err
 

@@ -14,12 +14,13 @@ import triton.language as tl
 
 # Contract: what is computed. Equal in every module of this contract.
 GROUP_K = tl.constexpr(128)  # K elements that share one weight scale
+PLANE_K = tl.constexpr(128)  # byte j of a block holds K elements j (low) and PLANE_K + j (high)
 
 # Design: how this module computes it.
 BLOCK_M = tl.constexpr(16)  # rows per program
 BLOCK_N = tl.constexpr(128)  # columns per program
 K_UNIT = tl.constexpr(64)  # K is a multiple of it
-PIECE_HALVES = tl.constexpr(2)  # K_UNITs of the longest piece
+PIECE_UNITS = tl.constexpr(2)  # K_UNITs that a piece has at most
 NIBBLE = tl.constexpr(0.0625)  # weights are multiplied 16 times too large
 
 
@@ -88,7 +89,7 @@ def down_w4g128_a8_bf16_v1_sm_90_m16n128k128_w8s4_ptx_tail(
     for _ in range(group_pairs):
         # Two groups, one in each plane, in exact tiles: 128.
         x0 = tl.load(x_ptrs + k128, mask=row_ok[:, None], other=0)
-        x1 = tl.load(x_ptrs + 128 + k128, mask=row_ok[:, None], other=0)
+        x1 = tl.load(x_ptrs + PLANE_K + k128, mask=row_ok[:, None], other=0)
         w = tl.load(w_ptrs + k128)
         total0 = tl.dot(x0, tl.trans(_low(w)), out_dtype=tl.int32)
         total1 = tl.dot(x1, tl.trans(_high(w)), out_dtype=tl.int32)
@@ -101,12 +102,12 @@ def down_w4g128_a8_bf16_v1_sm_90_m16n128k128_w8s4_ptx_tail(
         acc = tl.fma(total1.to(tl.float32), w_scale[None, :], acc)
         w_scale_ptrs += N
     rest = (K - group_pairs * (2 * GROUP_K)) // K_UNIT
-    for piece in range((rest + PIECE_HALVES - 1) // PIECE_HALVES):
+    for piece in range((rest + PIECE_UNITS - 1) // PIECE_UNITS):
         # A group without a partner is a block of its own: two planes of `half` elements.
         total = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.int32)
-        halves = tl.minimum(rest - piece * PIECE_HALVES, PIECE_HALVES)
-        half = halves * 32
-        for _ in range(halves):
+        units = tl.minimum(rest - piece * PIECE_UNITS, PIECE_UNITS)
+        half = units * 32
+        for _ in range(units):
             x0 = tl.load(x_ptrs + k32, mask=row_ok[:, None], other=0)
             x1 = tl.load(x_ptrs + half + k32, mask=row_ok[:, None], other=0)
             w = tl.load(w_ptrs + k32)

@@ -14,6 +14,7 @@ import triton.language as tl
 
 # Contract: what is computed. Equal in every module of this contract.
 GROUP_K = tl.constexpr(128)  # K elements that share one weight scale
+PLANE_K = tl.constexpr(128)  # byte j of a block holds K elements j (low) and PLANE_K + j (high)
 
 # Design: how this module computes it.
 BLOCK_M = tl.constexpr(64)  # rows per program
@@ -83,7 +84,7 @@ def down_w4g128_a8_bf16_v1_sm_90_m64n128k128_w8s3_ptx(
     for _ in range(group_pairs):
         # Two groups, one in each plane, in exact tiles: 128.
         x0 = tl.load(x_ptrs + k128, mask=row_ok[:, None], other=0)
-        x1 = tl.load(x_ptrs + 128 + k128, mask=row_ok[:, None], other=0)
+        x1 = tl.load(x_ptrs + PLANE_K + k128, mask=row_ok[:, None], other=0)
         w = tl.load(w_ptrs + k128)
         total0 = tl.dot(x0, tl.trans(_low(w)), out_dtype=tl.int32)
         total1 = tl.dot(x1, tl.trans(_high(w)), out_dtype=tl.int32)

@@ -14,6 +14,7 @@ import triton.language as tl
 
 # Contract: what is computed. Equal in every module of this contract.
 GROUP_K = tl.constexpr(320)  # K elements that share one weight scale
+PLANE_K = tl.constexpr(160)  # byte j of a block holds K elements j (low) and PLANE_K + j (high)
 
 # Design: how this module computes it.
 BLOCK_M = tl.constexpr(32)  # rows per program
@@ -21,7 +22,7 @@ BLOCK_N = tl.constexpr(32)  # columns per program
 BLOCK_K = tl.constexpr(64)  # K elements per dot
 STEPS = tl.constexpr(2)  # turns of the inner loop
 K_UNIT = tl.constexpr(64)  # K is a multiple of it
-PIECE_HALVES = tl.constexpr(5)  # K_UNITs of the longest piece
+PIECE_UNITS = tl.constexpr(5)  # K_UNITs that a piece has at most
 NIBBLE = tl.constexpr(0.0625)  # weights are multiplied 16 times too large
 
 
@@ -78,19 +79,19 @@ def down_w4g320_a8_bf16_v1_portable_m32n32k64_w4s2_shift_tail_wide(
         total = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.int32)
         for _ in range(STEPS):
             x0 = tl.load(x_ptrs + k64, mask=row_ok[:, None], other=0)
-            x1 = tl.load(x_ptrs + 160 + k64, mask=row_ok[:, None], other=0)
+            x1 = tl.load(x_ptrs + PLANE_K + k64, mask=row_ok[:, None], other=0)
             w = tl.load(w_ptrs + k64)
             total = tl.dot(x0, tl.trans(_low(w)), total, out_dtype=tl.int32)
             total = tl.dot(x1, tl.trans(_high(w)), total, out_dtype=tl.int32)
             x_ptrs += BLOCK_K
             w_ptrs += BLOCK_K
         x0 = tl.load(x_ptrs + k32, mask=row_ok[:, None], other=0)
-        x1 = tl.load(x_ptrs + 160 + k32, mask=row_ok[:, None], other=0)
+        x1 = tl.load(x_ptrs + PLANE_K + k32, mask=row_ok[:, None], other=0)
         w = tl.load(w_ptrs + k32)
         total = tl.dot(x0, tl.trans(_low(w)), total, out_dtype=tl.int32)
         total = tl.dot(x1, tl.trans(_high(w)), total, out_dtype=tl.int32)
         x_ptrs += 192
-        w_ptrs += BLOCK_K // 2
+        w_ptrs += 32
         w_scale = tl.load(w_scale_ptrs).to(tl.float32) * NIBBLE
         acc = tl.fma(total.to(tl.float32), w_scale[None, :], acc)
         w_scale_ptrs += N
@@ -98,11 +99,11 @@ def down_w4g320_a8_bf16_v1_portable_m32n32k64_w4s2_shift_tail_wide(
         # The last group is short.
         total = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.int32)
         rest = (K - groups * GROUP_K) // K_UNIT
-        for piece in range((rest + PIECE_HALVES - 1) // PIECE_HALVES):
+        for piece in range((rest + PIECE_UNITS - 1) // PIECE_UNITS):
             # A block of its own, shorter than the others: two planes of `half` elements.
-            halves = tl.minimum(rest - piece * PIECE_HALVES, PIECE_HALVES)
-            half = halves * 32
-            for _ in range(halves):
+            units = tl.minimum(rest - piece * PIECE_UNITS, PIECE_UNITS)
+            half = units * 32
+            for _ in range(units):
                 x0 = tl.load(x_ptrs + k32, mask=row_ok[:, None], other=0)
                 x1 = tl.load(x_ptrs + half + k32, mask=row_ok[:, None], other=0)
                 w = tl.load(w_ptrs + k32)

@@ -14,6 +14,7 @@ import triton.language as tl
 
 # Contract: what is computed. Equal in every module of this contract.
 GROUP_K = tl.constexpr(320)  # K elements that share one weight scale
+PLANE_K = tl.constexpr(160)  # byte j of a block holds K elements j (low) and PLANE_K + j (high)
 
 # Design: how this module computes it.
 BLOCK_M = tl.constexpr(16)  # rows per program
@@ -84,12 +85,12 @@ def down_w4g320_a8_bf16_v1_sm_80_m16n32k128_w4s3_ptx(
     for _ in range(groups):
         # One group, in two planes, in exact tiles: 128 + 32.
         x0 = tl.load(x_ptrs + k128, mask=row_ok[:, None], other=0)
-        x1 = tl.load(x_ptrs + 160 + k128, mask=row_ok[:, None], other=0)
+        x1 = tl.load(x_ptrs + PLANE_K + k128, mask=row_ok[:, None], other=0)
         w0 = tl.load(w_ptrs + k128)
         total = tl.dot(x0, tl.trans(_low(w0)), out_dtype=tl.int32)
         total = tl.dot(x1, tl.trans(_high(w0)), total, out_dtype=tl.int32)
         x2 = tl.load(x_ptrs + 128 + k32, mask=row_ok[:, None], other=0)
-        x3 = tl.load(x_ptrs + 288 + k32, mask=row_ok[:, None], other=0)
+        x3 = tl.load(x_ptrs + PLANE_K + 128 + k32, mask=row_ok[:, None], other=0)
         w1 = tl.load(w_ptrs + 128 + k32)
         total = tl.dot(x2, tl.trans(_low(w1)), total, out_dtype=tl.int32)
         total = tl.dot(x3, tl.trans(_high(w1)), total, out_dtype=tl.int32)

@@ -14,6 +14,7 @@ import triton.language as tl
 
 # Contract: what is computed. Equal in every module of this contract.
 GROUP_K = tl.constexpr(320)  # K elements that share one weight scale
+PLANE_K = tl.constexpr(160)  # byte j of a block holds K elements j (low) and PLANE_K + j (high)
 
 # Design: how this module computes it.
 BLOCK_M = tl.constexpr(128)  # rows per program
@@ -88,19 +89,19 @@ def down_w4g320_a8_bf16_v1_sm_90_m128n128k64_w8s2_ptx(
         total = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.int32)
         for _ in range(STEPS):
             x0 = tl.load(x_ptrs + k64, mask=row_ok[:, None], other=0)
-            x1 = tl.load(x_ptrs + 160 + k64, mask=row_ok[:, None], other=0)
+            x1 = tl.load(x_ptrs + PLANE_K + k64, mask=row_ok[:, None], other=0)
             w = tl.load(w_ptrs + k64)
             total = tl.dot(x0, tl.trans(_low(w)), total, out_dtype=tl.int32)
             total = tl.dot(x1, tl.trans(_high(w)), total, out_dtype=tl.int32)
             x_ptrs += BLOCK_K
             w_ptrs += BLOCK_K
         x0 = tl.load(x_ptrs + k32, mask=row_ok[:, None], other=0)
-        x1 = tl.load(x_ptrs + 160 + k32, mask=row_ok[:, None], other=0)
+        x1 = tl.load(x_ptrs + PLANE_K + k32, mask=row_ok[:, None], other=0)
         w = tl.load(w_ptrs + k32)
         total = tl.dot(x0, tl.trans(_low(w)), total, out_dtype=tl.int32)
         total = tl.dot(x1, tl.trans(_high(w)), total, out_dtype=tl.int32)
         x_ptrs += 192
-        w_ptrs += BLOCK_K // 2
+        w_ptrs += 32
         w_scale = tl.load(w_scale_ptrs).to(tl.float32) * NIBBLE
         acc = tl.fma(total.to(tl.float32), w_scale[None, :], acc)
         w_scale_ptrs += N

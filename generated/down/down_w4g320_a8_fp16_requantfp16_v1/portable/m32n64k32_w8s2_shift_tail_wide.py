@@ -14,6 +14,7 @@ import triton.language as tl
 
 # Contract: what is computed. Equal in every module of this contract.
 GROUP_K = tl.constexpr(320)  # K elements that share one weight scale
+PLANE_K = tl.constexpr(160)  # byte j of a block holds K elements j (low) and PLANE_K + j (high)
 CODE_MAX = tl.constexpr(127.0)  # largest code
 SCALE_FLOOR = tl.constexpr(1e-6)  # below it, a row's scale is 1
 INFINITY_BITS = tl.constexpr(0x7F800000)  # fp32 bit patterns from here on are not finite
@@ -24,7 +25,7 @@ BLOCK_N = tl.constexpr(64)  # columns per program
 BLOCK_K = tl.constexpr(32)  # K elements per dot
 STEPS = tl.constexpr(5)  # turns of the inner loop
 K_UNIT = tl.constexpr(64)  # K is a multiple of it
-PIECE_HALVES = tl.constexpr(5)  # K_UNITs of the longest piece
+PIECE_UNITS = tl.constexpr(5)  # K_UNITs that a piece has at most
 NIBBLE = tl.constexpr(0.0625)  # weights are multiplied 16 times too large
 
 
@@ -97,8 +98,8 @@ def down_w4g320_a8_fp16_requantfp16_v1_portable_m32n64k32_w8s2_shift_tail_wide(
         for _ in range(STEPS):
             a = tl.load(x_ptrs + k32, mask=row_ok[:, None], other=0.0)
             x0 = _codes(a, tl.load(inv_smooth_ptrs + k32), row_scale, finite)
-            a = tl.load(x_ptrs + 160 + k32, mask=row_ok[:, None], other=0.0)
-            x1 = _codes(a, tl.load(inv_smooth_ptrs + 160 + k32), row_scale, finite)
+            a = tl.load(x_ptrs + PLANE_K + k32, mask=row_ok[:, None], other=0.0)
+            x1 = _codes(a, tl.load(inv_smooth_ptrs + PLANE_K + k32), row_scale, finite)
             w = tl.load(w_ptrs + k32)
             total = tl.dot(x0, tl.trans(_low(w)), total, out_dtype=tl.int32)
             total = tl.dot(x1, tl.trans(_high(w)), total, out_dtype=tl.int32)
@@ -114,11 +115,11 @@ def down_w4g320_a8_fp16_requantfp16_v1_portable_m32n64k32_w8s2_shift_tail_wide(
         # The last group is short.
         total = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.int32)
         rest = (K - groups * GROUP_K) // K_UNIT
-        for piece in range((rest + PIECE_HALVES - 1) // PIECE_HALVES):
+        for piece in range((rest + PIECE_UNITS - 1) // PIECE_UNITS):
             # A block of its own, shorter than the others: two planes of `half` elements.
-            halves = tl.minimum(rest - piece * PIECE_HALVES, PIECE_HALVES)
-            half = halves * 32
-            for _ in range(halves):
+            units = tl.minimum(rest - piece * PIECE_UNITS, PIECE_UNITS)
+            half = units * 32
+            for _ in range(units):
                 a = tl.load(x_ptrs + k32, mask=row_ok[:, None], other=0.0)
                 x0 = _codes(a, tl.load(inv_smooth_ptrs + k32), row_scale, finite)
                 a = tl.load(x_ptrs + half + k32, mask=row_ok[:, None], other=0.0)

@@ -14,6 +14,7 @@ import triton.language as tl
 
 # Contract: what is computed. Equal in every module of this contract.
 GROUP_K = tl.constexpr(128)  # K elements that share one weight scale
+PLANE_K = tl.constexpr(128)  # byte j of a block holds K elements j (low) and PLANE_K + j (high)
 
 # Design: how this module computes it.
 BLOCK_M = tl.constexpr(16)  # rows per program
@@ -101,7 +102,7 @@ def up_w4g128_a8_swiglu_bf16_v1_sm_90_m16n32k128_w4s2_ptx(
     for _ in range(group_pairs):
         # Two groups, one in each plane, in exact tiles: 128.
         x0 = tl.load(x_ptrs + k128, mask=row_ok[:, None], other=0)
-        x1 = tl.load(x_ptrs + 128 + k128, mask=row_ok[:, None], other=0)
+        x1 = tl.load(x_ptrs + PLANE_K + k128, mask=row_ok[:, None], other=0)
         gate_w = tl.load(gate_ptrs + k128)
         up_w = tl.load(up_ptrs + k128)
         gate_sum0 = tl.dot(x0, tl.trans(_low(gate_w)), out_dtype=tl.int32)

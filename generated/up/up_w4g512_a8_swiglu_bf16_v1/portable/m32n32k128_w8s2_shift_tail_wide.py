@@ -14,6 +14,7 @@ import triton.language as tl
 
 # Contract: what is computed. Equal in every module of this contract.
 GROUP_K = tl.constexpr(512)  # K elements that share one weight scale
+PLANE_K = tl.constexpr(128)  # byte j of a block holds K elements j (low) and PLANE_K + j (high)
 
 # Design: how this module computes it.
 BLOCK_M = tl.constexpr(32)  # rows per program
@@ -21,7 +22,7 @@ BLOCK_N = tl.constexpr(32)  # columns per program
 BLOCK_K = tl.constexpr(128)  # K elements per dot
 STEPS = tl.constexpr(2)  # turns of the inner loop
 K_UNIT = tl.constexpr(64)  # K is a multiple of it
-PIECE_HALVES = tl.constexpr(4)  # K_UNITs of the longest piece
+PIECE_UNITS = tl.constexpr(4)  # K_UNITs that a piece has at most
 NIBBLE = tl.constexpr(0.0625)  # weights are multiplied 16 times too large
 
 
@@ -97,7 +98,7 @@ def up_w4g512_a8_swiglu_bf16_v1_portable_m32n32k128_w8s2_shift_tail_wide(
         up_sum = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.int32)
         for _ in range(STEPS):
             x0 = tl.load(x_ptrs + k128, mask=row_ok[:, None], other=0)
-            x1 = tl.load(x_ptrs + 128 + k128, mask=row_ok[:, None], other=0)
+            x1 = tl.load(x_ptrs + PLANE_K + k128, mask=row_ok[:, None], other=0)
             gate_w = tl.load(gate_ptrs + k128)
             up_w = tl.load(up_ptrs + k128)
             gate_sum = tl.dot(x0, tl.trans(_low(gate_w)), gate_sum, out_dtype=tl.int32)
@@ -118,11 +119,11 @@ def up_w4g512_a8_swiglu_bf16_v1_portable_m32n32k128_w8s2_shift_tail_wide(
         gate_sum = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.int32)
         up_sum = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.int32)
         rest = (K - groups * GROUP_K) // K_UNIT
-        for piece in range((rest + PIECE_HALVES - 1) // PIECE_HALVES):
+        for piece in range((rest + PIECE_UNITS - 1) // PIECE_UNITS):
             # A block of its own, shorter than the others: two planes of `half` elements.
-            halves = tl.minimum(rest - piece * PIECE_HALVES, PIECE_HALVES)
-            half = halves * 32
-            for _ in range(halves):
+            units = tl.minimum(rest - piece * PIECE_UNITS, PIECE_UNITS)
+            half = units * 32
+            for _ in range(units):
                 x0 = tl.load(x_ptrs + k32, mask=row_ok[:, None], other=0)
                 x1 = tl.load(x_ptrs + half + k32, mask=row_ok[:, None], other=0)
                 gate_w = tl.load(gate_ptrs + k32)

@@ -14,6 +14,7 @@ import triton.language as tl
 
 # Contract: what is computed. Equal in every module of this contract.
 GROUP_K = tl.constexpr(512)  # K elements that share one weight scale
+PLANE_K = tl.constexpr(128)  # byte j of a block holds K elements j (low) and PLANE_K + j (high)
 
 # Design: how this module computes it.
 BLOCK_M = tl.constexpr(128)  # rows per program
@@ -102,13 +103,13 @@ def up_w4g512_a8_swiglu_bf16_v1_sm_90_m128n64k32_w8s4_ptx(
     gate = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
     up = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
     for _ in range(groups):
-        # One group, in two planes, in exact tiles: 4 * 32.
+        # One group, in two planes, in exact tiles: 2 * 4 * 32.
         gate_sum = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.int32)
         up_sum = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.int32)
         for _ in range(BLOCKS):
             for _ in range(STEPS):
                 x0 = tl.load(x_ptrs + k32, mask=row_ok[:, None], other=0)
-                x1 = tl.load(x_ptrs + 128 + k32, mask=row_ok[:, None], other=0)
+                x1 = tl.load(x_ptrs + PLANE_K + k32, mask=row_ok[:, None], other=0)
                 gate_w = tl.load(gate_ptrs + k32)
                 up_w = tl.load(up_ptrs + k32)
                 gate_sum = tl.dot(x0, tl.trans(_low(gate_w)), gate_sum, out_dtype=tl.int32)

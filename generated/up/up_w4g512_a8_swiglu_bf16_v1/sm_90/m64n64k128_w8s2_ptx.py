@@ -14,6 +14,7 @@ import triton.language as tl
 
 # Contract: what is computed. Equal in every module of this contract.
 GROUP_K = tl.constexpr(512)  # K elements that share one weight scale
+PLANE_K = tl.constexpr(128)  # byte j of a block holds K elements j (low) and PLANE_K + j (high)
 
 # Design: how this module computes it.
 BLOCK_M = tl.constexpr(64)  # rows per program
@@ -101,7 +102,7 @@ def up_w4g512_a8_swiglu_bf16_v1_sm_90_m64n64k128_w8s2_ptx(
     for _ in range(groups):
         # One group, in two planes, in exact tiles: 128 + 128.
         x0 = tl.load(x_ptrs + k128, mask=row_ok[:, None], other=0)
-        x1 = tl.load(x_ptrs + 128 + k128, mask=row_ok[:, None], other=0)
+        x1 = tl.load(x_ptrs + PLANE_K + k128, mask=row_ok[:, None], other=0)
         gate_w0 = tl.load(gate_ptrs + k128)
         up_w0 = tl.load(up_ptrs + k128)
         gate_sum = tl.dot(x0, tl.trans(_low(gate_w0)), out_dtype=tl.int32)
@@ -109,7 +110,7 @@ def up_w4g512_a8_swiglu_bf16_v1_sm_90_m64n64k128_w8s2_ptx(
         gate_sum = tl.dot(x1, tl.trans(_high(gate_w0)), gate_sum, out_dtype=tl.int32)
         up_sum = tl.dot(x1, tl.trans(_high(up_w0)), up_sum, out_dtype=tl.int32)
         x2 = tl.load(x_ptrs + 256 + k128, mask=row_ok[:, None], other=0)
-        x3 = tl.load(x_ptrs + 384 + k128, mask=row_ok[:, None], other=0)
+        x3 = tl.load(x_ptrs + PLANE_K + 256 + k128, mask=row_ok[:, None], other=0)
         gate_w1 = tl.load(gate_ptrs + 128 + k128)
         up_w1 = tl.load(up_ptrs + 128 + k128)
         gate_sum = tl.dot(x2, tl.trans(_low(gate_w1)), gate_sum, out_dtype=tl.int32)

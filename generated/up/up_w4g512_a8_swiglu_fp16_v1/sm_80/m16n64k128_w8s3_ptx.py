@@ -14,6 +14,7 @@ import triton.language as tl
 
 # Contract: what is computed. Equal in every module of this contract.
 GROUP_K = tl.constexpr(512)  # K elements that share one weight scale
+PLANE_K = tl.constexpr(128)  # byte j of a block holds K elements j (low) and PLANE_K + j (high)
 
 # Design: how this module computes it.
 BLOCK_M = tl.constexpr(16)  # rows per program
@@ -106,7 +107,7 @@ def up_w4g512_a8_swiglu_fp16_v1_sm_80_m16n64k128_w8s3_ptx(
         up_sum = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.int32)
         for _ in range(STEPS):
             x0 = tl.load(x_ptrs + k128, mask=row_ok[:, None], other=0)
-            x1 = tl.load(x_ptrs + 128 + k128, mask=row_ok[:, None], other=0)
+            x1 = tl.load(x_ptrs + PLANE_K + k128, mask=row_ok[:, None], other=0)
             gate_w = tl.load(gate_ptrs + k128)
             up_w = tl.load(up_ptrs + k128)
             gate_sum = tl.dot(x0, tl.trans(_low(gate_w)), gate_sum, out_dtype=tl.int32)

@@ -21,8 +21,8 @@ INFINITY_BITS = tl.constexpr(0x7F800000)  # fp32 bit patterns from here on are n
 # Design: how this module computes it.
 BLOCK_M = tl.constexpr(32)  # rows per program
 BLOCK_N = tl.constexpr(64)  # columns per program
-BLOCK_K = tl.constexpr(64)  # K elements per dot
-STEPS = tl.constexpr(2)  # turns of the inner loop
+BLOCK_K = tl.constexpr(32)  # K elements per dot
+STEPS = tl.constexpr(4)  # turns of the inner loop
 K_UNIT = tl.constexpr(64)  # K is a multiple of it
 TAIL_K = tl.constexpr(64)  # K elements per dot of the tail
 
@@ -38,7 +38,7 @@ def _codes(a, inv_smooth, scale, finite):
 
 
 @triton.jit(do_not_specialize=["n_tiles", "k_units"])
-def down_w8g128_a8_bf16_requantbf16_v1_portable_m32n64k64_w8s4_tail_wide(
+def down_w8g128_a8_bf16_requantbf16_v1_portable_m32n64k32_w4s2_tail_wide(
     x_ptr,  # bf16 [rows, K], rows sorted by expert
     row_amax_ptr,  # int32 [rows], bits of the largest |x * inv_smooth| of each row
     inv_smooth_ptr,  # fp32 [experts, K]
@@ -67,6 +67,7 @@ def down_w8g128_a8_bf16_requantbf16_v1_portable_m32n64k64_w8s4_tail_wide(
         tl.store(y_ptrs, nothing, mask=row_ok[:, None])
         return
     k64 = tl.arange(0, 64)
+    k32 = tl.arange(0, 32)
     x_ptrs = x_ptr + rows.to(tl.int64)[:, None] * K
     inv_smooth_ptrs = inv_smooth_ptr + expert.to(tl.int64) * K
     row_amax = tl.load(row_amax_ptr + rows, mask=row_ok, other=0)
@@ -78,12 +79,12 @@ def down_w8g128_a8_bf16_requantbf16_v1_portable_m32n64k64_w8s4_tail_wide(
 
     acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
     for _ in range(groups):
-        # One group, in exact tiles: 2 * 64.
+        # One group, in exact tiles: 4 * 32.
         total = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.int32)
         for _ in range(STEPS):
-            a = tl.load(x_ptrs + k64, mask=row_ok[:, None], other=0.0)
-            x = _codes(a, tl.load(inv_smooth_ptrs + k64), row_scale, finite)
-            w = tl.load(w_ptrs + k64)
+            a = tl.load(x_ptrs + k32, mask=row_ok[:, None], other=0.0)
+            x = _codes(a, tl.load(inv_smooth_ptrs + k32), row_scale, finite)
+            w = tl.load(w_ptrs + k32)
             total = tl.dot(x, tl.trans(w), total, out_dtype=tl.int32)
             x_ptrs += BLOCK_K
             inv_smooth_ptrs += BLOCK_K
@@ -110,4 +111,4 @@ def down_w8g128_a8_bf16_requantbf16_v1_portable_m32n64k64_w8s4_tail_wide(
     tl.store(y_ptrs, (acc * x_scale).to(tl.bfloat16), mask=row_ok[:, None])
 
 
-OPTIONS = {"num_warps": 8, "num_stages": 4, "enable_fp_fusion": False}
+OPTIONS = {"num_warps": 4, "num_stages": 2, "enable_fp_fusion": False}

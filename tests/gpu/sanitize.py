@@ -1,0 +1,185 @@
+"""Run every module of a manifest under compute-sanitizer: a program, not a test.
+
+    python -m tests.gpu.sanitize [--generated DIR] [--tool memcheck racecheck initcheck] [--every N]
+
+Each tool watches one child process, which runs every layer contract at small shapes, by every plan
+and from both starts, and again every variant that accepts them. No tensor shares an allocation with
+another, so that a step past the end of one is seen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from generator.errors import GroupwiseError
+from generator.runtime.device import here
+from generator.runtime.manifest import Layer, Manifest, load
+from generator.verify.cases import Shape, least_shape
+from generator.verify.stages import Checked, check_stages, check_variants, poisoned
+from tests.gpu.cases import calls, plan_names, tail_shapes
+
+PROGRAM = "compute-sanitizer"
+TOOLS = ("memcheck", "racecheck", "initcheck")
+TOKENS = 40  # small, yet more rows for an expert than the smallest row tile has
+SUMMARY = re.compile(r"(?:ERROR SUMMARY: (\d+) error|RACECHECK SUMMARY: (\d+) hazard)")
+DONE = re.compile(r"^sanitized (\d+) variants, (\d+) bits different$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one tool said; None where a process ended before it said it."""
+
+    tool: str
+    variants: int | None
+    different: int | None
+    errors: int | None
+    exit_code: int
+
+    @property
+    def clean(self) -> bool:
+        return self.exit_code == 0 and self.errors == 0 and self.different == 0
+
+    def __str__(self) -> str:
+        def told(count: int | None) -> str:
+            return "no" if count is None else str(count)
+
+        return (
+            f"{self.tool:9} {told(self.variants)} variants, {told(self.different)} bits different,"
+            f" {told(self.errors)} errors, exit {self.exit_code}:"
+            f" {'ok' if self.clean else 'FAILED'}"
+        )
+
+
+def command(tool: str, generated: str | None, every: int) -> list[str]:
+    """The child under its tool; no shell."""
+    child = [sys.executable, "-m", "tests.gpu.sanitize", "--run", "--tool", tool]
+    child += ["--every", str(every)] + (["--generated", generated] if generated else [])
+    return [PROGRAM, "--tool", tool, "--error-exitcode", "1", *child]
+
+
+def environment() -> dict[str, str]:
+    """Every tensor is an allocation of its own."""
+    return os.environ | {"PYTORCH_NO_CUDA_MEMORY_CACHING": "1", "PYTHONUNBUFFERED": "1"}
+
+
+def verdict(tool: str, output: str, exit_code: int) -> Verdict:
+    summary, done = SUMMARY.findall(output), DONE.search(output)
+    return Verdict(
+        tool,
+        int(done[1]) if done else None,
+        int(done[2]) if done else None,
+        sum(int(errors or hazards) for errors, hazards in summary) if summary else None,
+        exit_code,
+    )
+
+
+def watch(tool: str, generated: str | None, every: int) -> Verdict:
+    """Start the child under a tool, pass on what it says, and read the summary off it."""
+    root = Path(__file__).parents[2]
+    lines = []
+    with subprocess.Popen(
+        command(tool, generated, every),
+        env=environment(),
+        cwd=root,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.append(line)
+            print(line, end="", flush=True)
+    return verdict(tool, "".join(lines), process.returncode)
+
+
+def shapes(name: str, manifest: Manifest) -> list[Shape]:
+    """The least shape that every variant accepts, and one with a tail in the K of either GEMM."""
+    least = least_shape(manifest.layers[name], manifest)
+    tails = tail_shapes(name, manifest)
+    small = replace(least, hidden=tails["up"].hidden, intermediate=tails["down"].intermediate)
+    return [replace(each, tokens=TOKENS) for each in (least, small)]
+
+
+def apart(checked: Checked) -> Checked:
+    """The same call with every intermediate in an allocation of its own, as long as it is."""
+    buffers = {name: each.clone() for name, each in checked.run.buffers.items()}
+    return replace(checked, run=replace(checked.run, buffers=buffers))
+
+
+def sanitized(
+    layer: Layer, shape: Shape, manifest: Manifest, device: torch.device, *, poisons: bool
+) -> Iterator[tuple[int, str]]:
+    """Different bits of every stage and variant. `poisons` false leaves buffers unwritten, so that
+    initcheck sees who reads them; then intermediates stay in the workspace, where a copy would
+    count as a write.
+    """
+    fresh: Callable[[torch.Tensor], torch.Tensor] = poisoned if poisons else torch.empty_like
+    for checked in calls(layer, shape, manifest, device, plans=plan_names(layer)):
+        for each in check_stages(checked):
+            yield each.different, f"{each.stage} {each.variant}"
+        watched = apart(checked) if poisons else checked
+        for each in check_variants(watched, manifest, fresh):
+            yield each.different, f"{each.stage} {each.variant}"
+
+
+def run(tool: str, generated: str | None, every: int, say: Callable[[str], None]) -> int:
+    """The child: every `every`th layer. Exit code 1 where a bit differs."""
+    manifest = load(Path(generated) if generated else None)
+    device, variants, different = here(), 0, 0
+    for name in list(manifest.layers)[::every]:
+        for shape in shapes(name, manifest):
+            say(f"{name}  {shape}")
+            layer = manifest.layers[name]
+            for bits, what in sanitized(
+                layer, shape, manifest, device, poisons=tool != "initcheck"
+            ):
+                variants, different = variants + 1, different + bits
+                if bits:
+                    say(f"  {what}: {bits} bits differ")
+    say(f"sanitized {variants} variants, {different} bits different")
+    return 1 if different else 0
+
+
+def arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.gpu.sanitize", description=__doc__)
+    parser.add_argument("--generated", metavar="DIR", help="the manifest's folder")
+    parser.add_argument("--tool", nargs="+", choices=TOOLS, default=list(TOOLS))
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="each Nth layer only")
+    parser.add_argument("--run", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args(argv)
+    if options.every < 1:
+        parser.error("--every: use 1 or more")
+    return options
+
+
+def main(argv: list[str] | None = None) -> int:
+    """0 where every tool found nothing, 1 where one found something, 2 where none can start."""
+    options = arguments(argv)
+    if options.run:
+        try:
+            return run(options.tool[0], options.generated, options.every, print)
+        except GroupwiseError as error:
+            print(error, file=sys.stderr)
+            return 2
+    if shutil.which(PROGRAM) is None:
+        fix = "install the CUDA toolkit, or add its bin folder (/usr/local/cuda/bin) to PATH"
+        print(f"{PROGRAM} is not on the PATH; {fix}", file=sys.stderr)
+        return 2
+    verdicts = [watch(tool, options.generated, options.every) for tool in options.tool]
+    for each in verdicts:
+        print(each)
+    return 0 if all(each.clean for each in verdicts) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""The program around compute-sanitizer: what it starts, what it reads, and when it fails."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+
+from generator.runtime import interpreter
+from generator.runtime.manifest import load
+from generator.verify.cases import Shape
+from tests.gpu import sanitize
+
+SMALL = Shape(2, 3, 2, 64, 64, 3)
+
+
+def test_the_child_is_started_without_a_shell() -> None:
+    assert sanitize.command("racecheck", "DIR; rm", 3) == [
+        *("compute-sanitizer", "--tool", "racecheck", "--error-exitcode", "1"),
+        *(sys.executable, "-m", "tests.gpu.sanitize", "--run", "--tool", "racecheck"),
+        *("--every", "3", "--generated", "DIR; rm"),
+    ]
+    assert sanitize.environment()["PYTORCH_NO_CUDA_MEMORY_CACHING"] == "1"
+
+
+@pytest.mark.parametrize(
+    ("output", "exit_code", "clean", "line"),
+    [
+        (
+            "sanitized 7 variants, 0 bits different\n========= ERROR SUMMARY: 0 errors\n",
+            *(0, True, "7 variants, 0 bits different, 0 errors, exit 0: ok"),
+        ),
+        (
+            "sanitized 7 variants, 0 bits different\n========= ERROR SUMMARY: 12 errors\n",
+            *(1, False, "7 variants, 0 bits different, 12 errors, exit 1: FAILED"),
+        ),
+        (
+            "sanitized 7 variants, 3 bits different\n========= ERROR SUMMARY: 0 errors\n",
+            *(1, False, "7 variants, 3 bits different, 0 errors, exit 1: FAILED"),
+        ),
+        (
+            "sanitized 7 variants, 0 bits different\n"
+            "========= RACECHECK SUMMARY: 2 hazards displayed (1 error, 1 warning)\n",
+            *(0, False, "7 variants, 0 bits different, 2 errors, exit 0: FAILED"),
+        ),
+        (
+            "========= ERROR SUMMARY: 1 error\n",
+            *(1, False, "no variants, no bits different, 1 errors, exit 1: FAILED"),
+        ),
+        ("", 0, False, "no variants, no bits different, no errors, exit 0: FAILED"),
+    ],
+)
+def test_the_summary_is_read(output: str, exit_code: int, clean: bool, line: str) -> None:
+    verdict = sanitize.verdict("memcheck", output, exit_code)
+    assert (verdict.clean, str(verdict)) == (clean, f"memcheck  {line}")
+
+
+def test_a_missing_program_is_a_clear_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert sanitize.main([]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("compute-sanitizer is not on the PATH; install the CUDA toolkit, or add")
+
+
+def test_bad_arguments() -> None:
+    for wrong in (["--tool", "valgrind"], ["--every", "0"]):
+        with pytest.raises(SystemExit, match="2"):
+            sanitize.main(wrong)
+
+
+@pytest.mark.parametrize("poisons", [True, False])
+def test_every_stage_of_both_starts_and_plans_runs(poisons: bool) -> None:
+    """The child's own loop, under the interpreter and on the smallest shape."""
+    manifest = load()
+    layer = manifest.layer("layer_w4g128_a8_swiglu_bf16_v1")
+    device = torch.device("cpu" if interpreter.active() else "cuda")
+    found = list(sanitize.sanitized(layer, SMALL, manifest, device, poisons=poisons))
+    assert not [what for bits, what in found if bits]
+    stages = [what.split()[0] for _, what in found]
+    assert stages.count("combine") >= 4 and stages.count("requantize") >= 4
+    assert stages.count("route") >= 8 and stages.count("down") >= 8
+
+
+def test_shapes_reach_every_variant_and_a_tail() -> None:
+    manifest = load()
+    for name, layer in manifest.layers.items():
+        least, tail = sanitize.shapes(name, manifest)
+        assert least.tokens == tail.tokens == sanitize.TOKENS
+        if layer.up_group is not None and layer.up_group > 64:
+            assert tail.hidden % layer.up_group
+        assert max(tail.hidden, tail.intermediate) <= 2048
+
+
+def test_a_bit_that_differs_fails_the_child(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sanitize, "sanitized", lambda *_, **__: iter([(0, "up a"), (5, "down b")]))
+    assert sanitize.main(["--run", "--tool", "memcheck", "--every", "100"]) == 1
+    printed = capsys.readouterr().out
+    assert "  down b: 5 bits differ\n" in printed
+    assert printed.endswith("sanitized 4 variants, 10 bits different\n")
