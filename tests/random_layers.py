@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from generator.runtime.layer import run_rows, run_tokens
 from generator.runtime.manifest import Layer, Manifest
 from generator.runtime.pack import pack
-from generator.verify.cases import Shape
+from generator.verify.cases import Shape, turn_of
 from generator.verify.inputs import Tokens, seed_state, sorted_rows, tokens
 from generator.verify.stages import Checked, check_stages, poisoned
 
@@ -39,18 +39,26 @@ class RandomLayer:
     seed: int
 
 
+def lengths(layer: Layer, group: int | None) -> st.SearchStrategy[int]:
+    """Of K: mostly short, sometimes about one turn of the loop over groups, a tail behind it."""
+    turn = max(LONGEST, turn_of(layer, group))
+    short = st.integers(2, LONGEST)
+    about_a_turn = st.integers(-2, 66).map(lambda more: turn + more)
+    return st.integers(0, 3).flatmap(lambda pick: short if pick else about_a_turn)
+
+
 @st.composite
 def random_layers(draw: st.DrawFn, manifest: Manifest) -> RandomLayer:
     layer = manifest.layer(draw(st.sampled_from(sorted(manifest.layers))))
     experts = draw(st.integers(1, 4))
     everywhere = experts + draw(st.integers(0, 2))
-    hidden = draw(st.integers(2, LONGEST))
+    hidden = draw(lengths(layer, layer.up_group))
     shape = Shape(
         experts=experts,
         global_experts=everywhere,
         top_k=draw(st.integers(1, min(3, everywhere))),
         hidden=hidden + hidden % 2 if layer.weights == "int4" else hidden,
-        intermediate=draw(st.integers(2, LONGEST)),
+        intermediate=draw(lengths(layer, layer.down_group)),
         tokens=draw(st.integers(1, 5)),
     )
     return RandomLayer(

@@ -24,11 +24,11 @@ def manifest(program: Program, templates: Path) -> str:
         "schema": SCHEMA,
         "inputs": {
             "specs": {spec.name: digest(spec) for spec in program.specs},
-            "targets": {target.name: digest(target) for target in program.targets},
+            "targets": {target.name: digest(target) for target in program.every_target},
             "models": {model.name: digest(model) for model in program.models},
             "templates": file_digests(templates, "*.jinja"),
         },
-        "targets": {target.name: _target(target) for target in program.targets},
+        "targets": {target.name: _target(target) for target in program.every_target},
         "contracts": {
             name: {"digest": contract_digest(contract), **contract.axes()}
             for name, contract in contracts.items()

@@ -48,7 +48,8 @@ class Program:
 
     layers: tuple[LayerEntry, ...]
     plans: tuple[Plan, ...]  # per contract and target
-    targets: tuple[Target, ...]  # all there are: what a device may not run is a fact of its target
+    targets: tuple[Target, ...]  # that anything is built for
+    every_target: tuple[Target, ...]  # what a device may not run is a fact of its own target
     models: tuple[Model, ...]
     specs: tuple[Spec, ...]
 
@@ -94,9 +95,11 @@ def program(loaded: SpecSet, selection: Selection) -> Program:
                         lowered[key] = plan
     if not lowered:
         raise BuildError(_nothing(layers, targets, selection))
+    used = {target for _, target in lowered}
     return Program(
         _whole(list(ranked.values()), {plan.contract for plan in lowered.values()}),
         tuple(lowered.values()),
+        tuple(target for target in targets if target.name in used),
         loaded.targets,
         loaded.models,
         specs,

@@ -122,7 +122,7 @@ def _sizes(manifest: Manifest, text: str) -> Shape:
     return shape
 
 
-def _turn(layer: Layer, group: int | None) -> int:
+def turn_of(layer: Layer, group: int | None) -> int:
     """K elements of the longest turn: a group, or a block of nibbles where that is longer."""
     if layer.weights == "int4":
         return lcm(block_length(group), group or 1)
@@ -134,7 +134,7 @@ def least_shape(layer: Layer, manifest: Manifest) -> Shape:
     every loop over K, with idle and remote experts.
     """
     hidden, intermediate = (
-        K_UNIT if group is None and layer.weights == "int8" else lcm(K_UNIT, _turn(layer, group))
+        K_UNIT if group is None and layer.weights == "int8" else lcm(K_UNIT, turn_of(layer, group))
         for group in (layer.up_group, layer.down_group)
     )
     for plan in layer.plans:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from generator.lower.cost import Cost, Shape, cost, resident_programs
+from generator.lower.cost import REQUANTIZE_INSTRUCTIONS, Cost, Shape, cost, resident_programs
 from generator.lower.program import Program
 from generator.lower.variant import Design, Variant
 from tests.lower.conftest import LIMITS, TARGET, contract, gemm
@@ -80,8 +80,8 @@ def test_folded_down_reads_rows_as_they_were_left() -> None:
     folded = cost(gemm("down", m=16, n=32, plan="folded"), SHAPE)
     assert folded.bytes_moved - codes.bytes_moved == 2 * 20 * 256
     assert codes.convert_us == 0.0
-    # One program of each processor converts 16 rows of 256 elements, 16 instructions each.
-    assert folded.convert_us == 16 * 256 * 16 / 217_000
+    # One program of each processor converts 16 rows of 256 elements.
+    assert folded.convert_us == 16 * 256 * REQUANTIZE_INSTRUCTIONS / 217_000
 
 
 @pytest.mark.parametrize(("unpack", "instructions"), [("value", 4.0), ("shift", 3.0), ("ptx", 0.5)])

@@ -34,16 +34,29 @@ from tests.lower.conftest import (
     SPEC,
     SPECS,
     TARGET,
-    TARGETS,
     changed,
     layer,
     layer_plan,
     layer_plans,
 )
 
+# As measured, folding saves less than it costs on every shipped target. Where a launch is as dear
+# as this, some layers fold up to some length.
+DEAR_LAUNCH_US = 3000.0
+TARGETS = {
+    each.name: changed(each, cost=each.cost.model_copy(update={"launch_us": DEAR_LAUNCH_US}))
+    for each in SHIPPED.targets
+}
 LAYERS = model_layers(SHIPPED.specs, SHIPPED.models)
 USERS = users(SHIPPED, [(each, layer_plans(each)) for each in LAYERS])
 SOURCE = ShapeSource(experts=8, n=1024, k=2048, rows=4096)
+
+
+@pytest.fixture(scope="module")
+def everywhere() -> Program:
+    """The layers of the models on every target, where launches are dear."""
+    specs = SHIPPED.model_copy(update={"targets": tuple(TARGETS.values())})
+    return program(specs, Selection(targets=tuple(TARGETS)))
 
 
 @dataclass(frozen=True)
@@ -143,15 +156,17 @@ def test_every_band_of_every_layer_takes_the_separate_plan_at_the_last(everywher
     for each in bands:
         unbounded = [c.plan for c in each.ranked.choices if not c.requires]
         assert unbounded[0] == "separate", str(each)
-        one_tile = len(each.target.row_tiles) == 1
-        assert unbounded == (["separate", "folded"] if one_tile else ["separate"]), str(each)
+        promised = each.target.accept_multiples != "none" and each.limit("folded") is None
+        assert unbounded == (["separate", "folded"] if promised else ["separate"]), str(each)
 
 
-def test_target_of_one_row_tile_keeps_every_plan_whatever_it_costs(everywhere: Program) -> None:
+def test_target_that_runs_every_layer_keeps_every_plan_whatever_it_costs(
+    everywhere: Program,
+) -> None:
     portable = [each for each in every_band(everywhere) if each.target.name == "portable"]
     assert len(portable) == len(LAYERS)
     for each in portable:
-        assert each.ranked.choices[-1] == PlanChoice("folded", ()), str(each)
+        assert "folded" in [choice.plan for choice in each.ranked.choices], str(each)
     built = {plan.contract for plan in everywhere.plans if plan.target.name == "portable"}
     for each in LAYERS:
         for plan in layer_plans(each):
@@ -211,7 +226,7 @@ def test_kernel_launches_that_cost_a_lot_are_saved_at_any_length() -> None:
 
 
 def test_length_that_only_longer_models_have_is_no_reason_to_fold() -> None:
-    target = with_cost(launch_us=3.0)
+    target = with_cost(launch_us=DEAR_LAUNCH_US)
     limits = [each.choices[0].requires for each in rank(target)]
     assert limits[1] == ()  # 64 rows and more: dearer
     ((condition,), _) = limits
