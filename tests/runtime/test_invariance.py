@@ -65,18 +65,20 @@ def test_neighbours_with_nan_and_inf_change_nothing(layer: Small) -> None:
     assert torch.equal(spoiled[clean], whole[clean])
 
 
-def test_every_target_gives_the_same_bits(shipped: Manifest, device: torch.device) -> None:
-    """Of a layer that the interpreter runs on all: int4 has inline PTX on sm_80 and sm_90."""
-    layer = small(shipped, device, name=LAYERS[0], hidden=256, intermediate=256, count=4)
-    for plan in PLANS:
-        results = [
-            layer.tokens(targets=targets, plan=plan)
-            for targets in (("portable",), ("sm_80", "portable"), ("sm_90", "portable"))
-        ]
-        designs = {each.choice["up"].entry.symbol for each in results}
-        assert len(designs) == 3
-        assert torch.equal(results[0].out, results[1].out)
-        assert torch.equal(results[0].out, results[2].out)
+@pytest.mark.parametrize("name", [LAYERS[0], "layer_w8g128_a8_swiglu_bf16_v1"])
+def test_every_target_gives_the_same_bits(
+    shipped: Manifest, device: torch.device, name: str
+) -> None:
+    """Of layers that the interpreter runs on all: int4 has inline PTX on sm_80 and sm_90."""
+    layer = small(shipped, device, name=name, hidden=256, intermediate=256, count=3)
+    results = [
+        layer.tokens(targets=targets, plan="separate")
+        for targets in (("portable",), ("sm_80", "portable"), ("sm_90", "portable"))
+    ]
+    designs = {each.choice["up"].entry.symbol for each in results}
+    assert len(designs) == 3
+    assert torch.equal(results[0].out, results[1].out)
+    assert torch.equal(results[0].out, results[2].out)
 
 
 def test_an_expert_parallel_slice_gives_the_rows_of_the_whole(layer: Small) -> None:

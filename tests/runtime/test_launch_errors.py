@@ -110,7 +110,7 @@ def test_an_unsupported_target(layer: Small) -> None:
             layer.tokens(targets=targets)
         assert str(caught.value) == (
             f"[no-variant] target sm_70: is no target of {layer.manifest.directory};"
-            " use portable or sm_80 or sm_90, or build with `--target`"
+            f" use {' or '.join(layer.manifest.targets)}, or build with `--target`"
         )
 
 
