@@ -87,11 +87,13 @@ def test_every_stage_of_both_starts_and_plans_runs(poisons: bool) -> None:
 def test_shapes_reach_every_variant_and_a_tail() -> None:
     manifest = load()
     for name, layer in manifest.layers.items():
-        least, tail = sanitize.shapes(name, manifest)
-        assert least.tokens == tail.tokens == sanitize.TOKENS
+        least, up_tail, down_tail = sanitize.shapes(name, manifest)
+        assert {each.tokens for each in (least, up_tail, down_tail)} == {sanitize.TOKENS}
         if layer.up_group is not None and layer.up_group > 64:
-            assert tail.hidden % layer.up_group
-        assert max(tail.hidden, tail.intermediate) <= 2048
+            assert up_tail.hidden % layer.up_group
+        if layer.down_group is not None and layer.down_group > 64:
+            assert down_tail.intermediate % layer.down_group
+        assert max(up_tail.hidden, down_tail.intermediate) <= 1024
 
 
 def test_a_bit_that_differs_fails_the_child(
@@ -101,4 +103,4 @@ def test_a_bit_that_differs_fails_the_child(
     assert sanitize.main(["--run", "--tool", "memcheck", "--every", "100"]) == 1
     printed = capsys.readouterr().out
     assert "  down b: 5 bits differ\n" in printed
-    assert printed.endswith("sanitized 4 variants, 10 bits different\n")
+    assert printed.endswith("sanitized 6 variants, 15 bits different\n")

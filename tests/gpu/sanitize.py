@@ -22,11 +22,12 @@ from pathlib import Path
 import torch
 
 from generator.errors import GroupwiseError
+from generator.packing import K_UNIT
 from generator.runtime.device import here
 from generator.runtime.manifest import Layer, Manifest, load
 from generator.verify.cases import Shape, least_shape
 from generator.verify.stages import Checked, check_stages, check_variants, poisoned
-from tests.gpu.cases import calls, plan_names, tail_shapes
+from tests.gpu.cases import calls, plan_names
 
 PROGRAM = "compute-sanitizer"
 TOOLS = ("memcheck", "racecheck", "initcheck")
@@ -103,11 +104,13 @@ def watch(tool: str, generated: str | None, every: int) -> Verdict:
 
 
 def shapes(name: str, manifest: Manifest) -> list[Shape]:
-    """The least shape that every variant accepts, and one with a tail in the K of either GEMM."""
-    least = least_shape(manifest.layers[name], manifest)
-    tails = tail_shapes(name, manifest)
-    small = replace(least, hidden=tails["up"].hidden, intermediate=tails["down"].intermediate)
-    return [replace(each, tokens=TOKENS) for each in (least, small)]
+    """The least shape that every variant accepts, and a tail in the K of either GEMM, whose N
+    stays as it is: all but the variants without tail accept them.
+    """
+    least = replace(least_shape(manifest.layers[name], manifest), tokens=TOKENS)
+    up_tail = replace(least, hidden=least.hidden + K_UNIT)
+    down_tail = replace(least, intermediate=least.intermediate + K_UNIT)
+    return [least, up_tail, down_tail]
 
 
 def apart(checked: Checked) -> Checked:
