@@ -27,10 +27,10 @@ SILU = {"fma.rn.f32", "add.rn.f32", "mul.rn.f32", "div.rn.f32"}
 MODULES = {
     ("up_w8gn_a8_swiglu_bf16_v1", "sm_90"): SILU,
     ("up_w8g128_a8_swiglu_bf16_v1", "sm_90"): SILU,
-    ("up_w4g128_a8_swiglu_bf16_amax_v1", "sm_90"): SILU,
+    ("up_w4g128_a8_swiglu_bf16_amax_v1", "portable"): SILU,
     ("down_w8g128_a8_bf16_v1", "sm_90"): {"fma.rn.f32", "mul.rn.f32"},
     ("down_w4g320_a8_bf16_v1", "ilu"): {"fma.rn.f32", "mul.rn.f32"},
-    ("down_w8g128_a8_bf16_requantbf16_v1", "sm_90"): SILU,
+    ("down_w8g128_a8_bf16_requantbf16_v1", "portable"): SILU,
     ("quantize_a8_bf16_v1", "portable"): {"add.rn.f32", "mul.rn.f32", "div.rn.f32"},
     ("combine_bf16_v1", "portable"): {"fma.rn.f32"},
 }
