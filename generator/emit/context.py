@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from generator.emit.header import header
-from generator.emit.walk import Length, Names, WalkText, lengths, plane_k, walk_text
+from generator.emit.walk import Length, Names, lengths, plane_k, walk_text
+from generator.emit.walk_text import WalkText
 from generator.formats import FORMATS
 from generator.lower.contract import (
     CombineContract,

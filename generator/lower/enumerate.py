@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache
 from itertools import product
+from typing import Any
 
 from generator.lower.variant import Design
 from generator.spec.model import Frozen, Spec
@@ -16,7 +17,7 @@ def space(spec: Spec, operation: str) -> Frozen:
     return listed
 
 
-def axes(listed: Frozen) -> dict[str, tuple[object, ...]]:
+def axes(listed: Frozen) -> dict[str, tuple[Any, ...]]:
     """The values of each axis of a space, by name."""
     return {axis: getattr(listed, axis) for axis in type(listed).model_fields}
 
@@ -27,6 +28,6 @@ def designs(listed: Frozen) -> tuple[Design, ...]:
     return tuple(_product(axes(listed)))
 
 
-def _product(values: dict[str, tuple[object, ...]]) -> Iterator[Design]:
+def _product(values: dict[str, tuple[Any, ...]]) -> Iterator[Design]:
     for each in product(*values.values()):
-        yield Design(**dict(zip(values, each, strict=True)))  # type: ignore[arg-type]
+        yield Design(**dict(zip(values, each, strict=True)))

@@ -181,7 +181,7 @@ class Tail:
 
     tile: int  # stored elements of a column in one step; every piece is a multiple of it
     planes: int  # planes of a step: 2 in a block of int4
-    piece_k: int  # the longest piece
+    piece_k: int  # what a piece has at most
     scaled: bool  # each piece has a scale of its own; else all share one
     unit_k: int  # a tail is a multiple of it
 

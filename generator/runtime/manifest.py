@@ -115,15 +115,21 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class Band:
-    """Designs by preference for a range of rows per expert; high None has no upper end."""
+class RowRange:
+    """Rows per expert, both ends included; high None has no upper end."""
 
     low: int
     high: int | None
-    designs: tuple[str, ...]
 
     def holds(self, rows_per_expert: int) -> bool:
         return self.low <= rows_per_expert and (self.high is None or rows_per_expert <= self.high)
+
+
+@dataclass(frozen=True, slots=True)
+class Band(RowRange):
+    """Designs by preference for a range of rows per expert."""
+
+    designs: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,15 +141,10 @@ class PlanChoice:
 
 
 @dataclass(frozen=True, slots=True)
-class PlanBand:
-    """Plans by preference for a range of rows per expert; high None has no upper end."""
+class PlanBand(RowRange):
+    """Plans by preference for a range of rows per expert."""
 
-    low: int
-    high: int | None
     choices: tuple[PlanChoice, ...]
-
-    def holds(self, rows_per_expert: int) -> bool:
-        return self.low <= rows_per_expert and (self.high is None or rows_per_expert <= self.high)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from generator.lower.report_text import lines
 from generator.runtime.manifest import Manifest, load
 from generator.runtime.problem import Problem as RuntimeProblem
 from generator.runtime.select import candidates
+from generator.spec.model import Frozen
 
 from .conftest import SHIPPED, SPECS
 
@@ -183,9 +184,9 @@ def test_a_specs_totals_are_those_of_its_build(name: str) -> None:
     }
 
 
-def _size(listed: object) -> int:
+def _size(listed: Frozen) -> int:
     size = 1
-    for axis in type(listed).model_fields:  # type: ignore[attr-defined]
+    for axis in type(listed).model_fields:
         size *= len(getattr(listed, axis))
     return size
 
