@@ -16,11 +16,15 @@ SMALL = Shape(2, 3, 2, 64, 64, 3)
 
 
 def test_the_child_is_started_without_a_shell() -> None:
-    assert sanitize.command("racecheck", "DIR; rm", 3) == [
-        *("compute-sanitizer", "--tool", "racecheck", "--error-exitcode", "1"),
-        *(sys.executable, "-m", "tests.gpu.sanitize", "--run", "--tool", "racecheck"),
-        *("--every", "3", "--generated", "DIR; rm"),
-    ]
+    manifest = load()
+    ours, folder = ("--kernel-name", "kns=_v1_"), ("--generated", str(manifest.directory))
+    assert all("_v1_" in each.symbol for each in manifest.entries)
+    for tool, options in (("racecheck", ours), ("memcheck", ours), ("initcheck", ())):
+        assert sanitize.command(tool, manifest, "--part", "1/3") == [
+            *("compute-sanitizer", "--tool", tool, "--error-exitcode", "1", *options),
+            *(sys.executable, "-m", "tests.gpu.sanitize", "--tool", tool),
+            *("--part", "1/3", *folder),
+        ]
     assert sanitize.environment()["PYTORCH_NO_CUDA_MEMORY_CACHING"] == "1"
 
 
@@ -66,7 +70,7 @@ def test_a_missing_program_is_a_clear_error(
 
 
 def test_bad_arguments() -> None:
-    for wrong in (["--tool", "valgrind"], ["--every", "0"]):
+    for wrong in (["--tool", "valgrind"], ["--jobs", "0"], ["--part", "3/3"], ["--part", "1"]):
         with pytest.raises(SystemExit, match="2"):
             sanitize.main(wrong)
 
@@ -100,7 +104,38 @@ def test_a_bit_that_differs_fails_the_child(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sanitize, "sanitized", lambda *_, **__: iter([(0, "up a"), (5, "down b")]))
-    assert sanitize.main(["--run", "--tool", "memcheck", "--every", "100"]) == 1
+    assert sanitize.main(["--tool", "memcheck", "--part", "2/100"]) == 1
     printed = capsys.readouterr().out
     assert "  down b: 5 bits differ\n" in printed
-    assert printed.endswith("sanitized 6 variants, 15 bits different\n")
+    assert printed.endswith("sanitized 2 variants, 5 bits different\n")
+
+
+def test_the_children_of_a_tool_share_every_layer_and_shape(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = load()
+    monkeypatch.setattr(sanitize, "sanitized", lambda *_, **__: iter([(0, "up a")]))
+    monkeypatch.setattr(sanitize, "PROGRAM", sys.executable)  # any program that is there
+    monkeypatch.setattr(
+        sanitize,
+        "command",
+        lambda tool, manifest, *does: [sys.executable, "-c", f"print('{tool} {does[1]}')"],
+    )
+    assert sanitize.main(["--jobs", "2", "--tool", "memcheck", "initcheck"]) == 1
+    printed = capsys.readouterr().out
+    assert printed.count("memcheck 1/2: memcheck 1/2\n") == 1
+    assert "initcheck no variants, no bits different, no errors, exit 0: FAILED" in printed
+    for part in range(4):
+        assert sanitize.main(["--tool", "memcheck", "--part", f"{part}/4"]) == 0
+    shown = [line.split("  ") for line in capsys.readouterr().out.splitlines() if "  " in line]
+    expected = [(n, str(each)) for n in manifest.layers for each in sanitize.shapes(n, manifest)]
+    assert sorted(map(tuple, shown)) == sorted(expected)
+
+
+def test_the_sum_of_the_children() -> None:
+    clean, failed = sanitize.Verdict("a", 3, 0, 0, 0), sanitize.Verdict("a", 4, 1, 2, 1)
+    cut = sanitize.Verdict("a", None, None, None, -9)
+    assert sanitize.total([clean, clean]) == sanitize.Verdict("a", 6, 0, 0, 0)
+    assert sanitize.total([clean, failed]) == sanitize.Verdict("a", 7, 1, 2, 1)
+    assert sanitize.total([failed, cut]) == sanitize.Verdict("a", None, None, None, -9)
+    assert sanitize.total([clean, clean]).clean and not sanitize.total([clean, cut]).clean

@@ -1,8 +1,8 @@
 """Run every module of a manifest under compute-sanitizer: a program, not a test.
 
-    python -m tests.gpu.sanitize [--generated DIR] [--tool memcheck racecheck initcheck] [--every N]
+    python -m tests.gpu.sanitize [--generated DIR] [--tool memcheck racecheck initcheck] [--jobs N]
 
-Each tool watches one child process, which runs every layer contract at small shapes, by every plan
+Each tool watches N child processes, which share every layer contract at small shapes, by every plan
 and from both starts, and again every variant that accepts them. No tensor shares an allocation with
 another, so that a step past the end of one is seen.
 """
@@ -15,7 +15,8 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,8 +24,10 @@ import torch
 
 from generator.errors import GroupwiseError
 from generator.packing import K_UNIT
+from generator.runtime import launch
 from generator.runtime.device import here
 from generator.runtime.manifest import Layer, Manifest, load
+from generator.runtime.workspace import torch_dtype
 from generator.verify.cases import Shape, least_shape
 from generator.verify.stages import Checked, check_stages, check_variants, poisoned
 from tests.gpu.cases import calls, plan_names
@@ -33,6 +36,7 @@ PROGRAM = "compute-sanitizer"
 TOOLS = ("memcheck", "racecheck", "initcheck")
 TOKENS = 40  # small, yet more rows for an expert than the smallest row tile has
 SUMMARY = re.compile(r"(?:ERROR SUMMARY: (\d+) error|RACECHECK SUMMARY: (\d+) hazard)")
+PART = re.compile(r"(\d+)/(\d+)")
 DONE = re.compile(r"^sanitized (\d+) variants, (\d+) bits different$", re.MULTILINE)
 
 
@@ -61,11 +65,40 @@ class Verdict:
         )
 
 
-def command(tool: str, generated: str | None, every: int) -> list[str]:
+@dataclass(frozen=True)
+class Part:
+    """Every `of`th pair of a layer and a shape, from number `index` on: one child's share."""
+
+    index: int
+    of: int
+
+    @classmethod
+    def parse(cls, text: str) -> Part:
+        read = PART.fullmatch(text)
+        if read is None or int(read[1]) >= int(read[2]):
+            raise argparse.ArgumentTypeError(f"{text!r} is no INDEX/OF with INDEX below OF")
+        return cls(int(read[1]), int(read[2]))
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.of}"
+
+
+def only_ours(tool: str, manifest: Manifest) -> list[str]:
+    """Options that leave torch's kernels alone, which takes most of the time. A symbol begins with
+    its contract's name. initcheck has to see torch's writes.
+    """
+    if tool == "initcheck":
+        return []
+    versions = sorted({contract["version"] for contract in manifest.contracts.values()})
+    return [word for each in versions for word in ("--kernel-name", f"kns=_v{each}_")]
+
+
+def command(tool: str, manifest: Manifest, *does: str) -> list[str]:
     """The child under its tool; no shell."""
-    child = [sys.executable, "-m", "tests.gpu.sanitize", "--run", "--tool", tool]
-    child += ["--every", str(every)] + (["--generated", generated] if generated else [])
-    return [PROGRAM, "--tool", tool, "--error-exitcode", "1", *child]
+    child = [sys.executable, "-m", "tests.gpu.sanitize", "--tool", tool, *does]
+    child += ["--generated", str(manifest.directory)]
+    options = only_ours(tool, manifest)
+    return [PROGRAM, "--tool", tool, "--error-exitcode", "1", *options, *child]
 
 
 def environment() -> dict[str, str]:
@@ -84,12 +117,28 @@ def verdict(tool: str, output: str, exit_code: int) -> Verdict:
     )
 
 
-def watch(tool: str, generated: str | None, every: int) -> Verdict:
+def total(verdicts: Sequence[Verdict]) -> Verdict:
+    """Of one tool's children; what one of them did not say, the sum does not know either."""
+
+    def added(counts: list[int | None]) -> int | None:
+        known = [count for count in counts if count is not None]
+        return sum(known) if len(known) == len(counts) else None
+
+    return Verdict(
+        verdicts[0].tool,
+        added([each.variants for each in verdicts]),
+        added([each.different for each in verdicts]),
+        added([each.errors for each in verdicts]),
+        max((each.exit_code for each in verdicts), key=abs),
+    )
+
+
+def watch(tool: str, manifest: Manifest, part: Part) -> Verdict:
     """Start the child under a tool, pass on what it says, and read the summary off it."""
     root = Path(__file__).parents[2]
     lines = []
     with subprocess.Popen(
-        command(tool, generated, every),
+        command(tool, manifest, "--part", str(part)),
         env=environment(),
         cwd=root,
         stdout=subprocess.PIPE,
@@ -99,7 +148,7 @@ def watch(tool: str, generated: str | None, every: int) -> Verdict:
         assert process.stdout is not None
         for line in process.stdout:
             lines.append(line)
-            print(line, end="", flush=True)
+            print(f"{tool} {part}: {line}", end="", flush=True)
     return verdict(tool, "".join(lines), process.returncode)
 
 
@@ -135,20 +184,34 @@ def sanitized(
             yield each.different, f"{each.stage} {each.variant}"
 
 
-def run(tool: str, generated: str | None, every: int, say: Callable[[str], None]) -> int:
-    """The child: every `every`th layer. Exit code 1 where a bit differs."""
-    manifest = load(Path(generated) if generated else None)
+def step_past(manifest: Manifest, device: torch.device) -> None:
+    """A row of an expert that is not there: what memcheck must report, far from any allocation."""
+    names = [
+        name
+        for name, each in manifest.contracts.items()
+        if each["operation"] == "quantize" and each["source"] == "sorted"
+    ]
+    entry = manifest.by_contract[names[0]][0]
+    x = torch.ones(
+        1, K_UNIT, dtype=torch_dtype(manifest.contracts[names[0]]["input"]), device=device
+    )
+    absent = torch.full((1,), 1 << 20, dtype=torch.int32, device=device)
+    scale = torch.empty(1, device=device)
+    launch.quantize(entry, x, x.float(), absent, x.to(torch.int8), scale)
+    torch.cuda.synchronize()
+
+
+def run(tool: str, manifest: Manifest, part: Part, say: Callable[[str], None]) -> int:
+    """The child. Exit code 1 where a bit differs."""
     device, variants, different = here(), 0, 0
-    for name in list(manifest.layers)[::every]:
-        for shape in shapes(name, manifest):
-            say(f"{name}  {shape}")
-            layer = manifest.layers[name]
-            for bits, what in sanitized(
-                layer, shape, manifest, device, poisons=tool != "initcheck"
-            ):
-                variants, different = variants + 1, different + bits
-                if bits:
-                    say(f"  {what}: {bits} bits differ")
+    cases = [(name, shape) for name in manifest.layers for shape in shapes(name, manifest)]
+    for name, shape in cases[part.index :: part.of]:
+        say(f"{name}  {shape}")
+        layer = manifest.layers[name]
+        for bits, what in sanitized(layer, shape, manifest, device, poisons=tool != "initcheck"):
+            variants, different = variants + 1, different + bits
+            if bits:
+                say(f"  {what}: {bits} bits differ")
     say(f"sanitized {variants} variants, {different} bits different")
     return 1 if different else 0
 
@@ -157,28 +220,39 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.gpu.sanitize", description=__doc__)
     parser.add_argument("--generated", metavar="DIR", help="the manifest's folder")
     parser.add_argument("--tool", nargs="+", choices=TOOLS, default=list(TOOLS))
-    parser.add_argument("--every", type=int, default=1, metavar="N", help="each Nth layer only")
-    parser.add_argument("--run", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="children of each tool")
+    parser.add_argument("--part", type=Part.parse, help=argparse.SUPPRESS)
+    parser.add_argument("--step-past", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
-    if options.every < 1:
-        parser.error("--every: use 1 or more")
+    if options.jobs < 1:
+        parser.error("--jobs: use 1 or more")
     return options
 
 
 def main(argv: list[str] | None = None) -> int:
     """0 where every tool found nothing, 1 where one found something, 2 where none can start."""
     options = arguments(argv)
-    if options.run:
-        try:
-            return run(options.tool[0], options.generated, options.every, print)
-        except GroupwiseError as error:
-            print(error, file=sys.stderr)
-            return 2
+    try:
+        manifest = load(Path(options.generated) if options.generated else None)
+        if options.part:
+            return run(options.tool[0], manifest, options.part, print)
+        if options.step_past:
+            step_past(manifest, here())
+            return 0
+    except GroupwiseError as error:
+        print(error, file=sys.stderr)
+        return 2
     if shutil.which(PROGRAM) is None:
         fix = "install the CUDA toolkit, or add its bin folder (/usr/local/cuda/bin) to PATH"
         print(f"{PROGRAM} is not on the PATH; {fix}", file=sys.stderr)
         return 2
-    verdicts = [watch(tool, options.generated, options.every) for tool in options.tool]
+    parts = [Part(index, options.jobs) for index in range(options.jobs)]
+    with ThreadPoolExecutor(len(options.tool) * options.jobs) as pool:
+        watched = {
+            tool: [pool.submit(watch, tool, manifest, part) for part in parts]
+            for tool in options.tool
+        }
+    verdicts = [total([each.result() for each in children]) for children in watched.values()]
     for each in verdicts:
         print(each)
     return 0 if all(each.clean for each in verdicts) else 1
