@@ -68,7 +68,10 @@ def _unpack_on_target(design: Design, target: Target) -> str | None:
     if design.unpack in (None, "none") or design.unpack in target.unpacks:
         return None
     legal = ", ".join(each for each in target.unpacks if each != "none")
-    return f"unpack `{design.unpack}` does not compile for {target.name}; it has {legal}"
+    way = (
+        f"it has {legal}" if legal else "add one of nibbles to its unpacks, for any back end shift"
+    )
+    return f"unpack `{design.unpack}` does not compile for {target.name}; {way}"
 
 
 def _row_tile(design: Design, target: Target) -> str | None:
@@ -151,12 +154,20 @@ def _accumulator_registers(variant: Variant) -> str | None:
         ("results", results, gated),
     ):
         if held + beside > limit:
-            room = max(limit - beside, 1)
-            warps = 1 << (-(-held * variant.design.warps // room) - 1).bit_length()
-            fits = beside < limit and warps * variant.target.warp_size <= PROGRAM_THREADS
-            way = f"{warps} warps hold them" if fits else "use smaller tiles"
+            way = _room_for(held, beside, variant)
             return f"{held} registers of {what} + {beside} > {limit} a thread; {way}"
     return None
+
+
+def _room_for(held: int, beside: int, variant: Variant) -> str:
+    limit, target = variant.registers, variant.target
+    if beside < limit:
+        warps = 1 << (-(-held * variant.design.warps // (limit - beside)) - 1).bit_length()
+        fits = warps * target.warp_size <= PROGRAM_THREADS
+        return f"{warps} warps hold them" if fits else "use smaller tiles"
+    if target.operand_registers >= limit:
+        return f"lower the operand_registers of {target.name}, if they are not true"
+    return "use a smaller block_k"
 
 
 def _warp_work(variant: Variant) -> str | None:
@@ -208,7 +219,9 @@ RULES = (
     Rule(
         "slower_strategy", "strategies differ in speed, never in bits", of_design=_slower_strategy
     ),
-    Rule("unpack_on_target", "inline assembly is one back end's", of_design=_unpack_on_target),
+    Rule(
+        "unpack_on_target", "a target names the ways that it compiles", of_design=_unpack_on_target
+    ),
     Rule(
         "row_tile", "a target keeps designs of a few row tiles, one band each", of_design=_row_tile
     ),

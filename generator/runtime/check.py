@@ -7,6 +7,12 @@ import torch
 from generator.errors import Finding, LaunchError
 
 
+def is_tensor(name: str, value: object) -> None:
+    """Raise LaunchError for anything else."""
+    if not isinstance(value, torch.Tensor):
+        raise LaunchError(Finding(name, f"is a {type(value).__name__}", "pass a torch.Tensor"))
+
+
 def tensor(
     name: str,
     value: torch.Tensor,
@@ -18,8 +24,7 @@ def tensor(
     length.
     """
     findings = []
-    if not isinstance(value, torch.Tensor):
-        raise LaunchError(Finding(name, f"is a {type(value).__name__}", "pass a torch.Tensor"))
+    is_tensor(name, value)
     if value.dtype not in dtypes:
         legal = " or ".join(str(each) for each in dtypes)
         findings.append(Finding(name, f"is {value.dtype}", f"pass {legal}"))

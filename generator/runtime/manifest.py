@@ -241,12 +241,12 @@ def default_directory() -> Path:
     return Path(__file__).resolve().parents[2] / "generated"
 
 
-def load(directory: Path | None = None) -> Manifest:
+def load(directory: Path | str | None = None) -> Manifest:
     """Read `directory`/manifest.json, by default of the shipped modules; each folder is read once.
 
     Raises BuildError where there is none, it is damaged, or a newer generator wrote it.
     """
-    return _load((directory or default_directory()).resolve())
+    return _load(Path(directory or default_directory()).resolve())
 
 
 @cache

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from generator.errors import Finding, GroupwiseError, LaunchError
+from generator.runtime import check
 from generator.runtime.manifest import load
 from generator.runtime.ops import experts_rows, experts_tokens
 from generator.runtime.pack import (
@@ -21,6 +22,7 @@ from generator.runtime.pack import (
     check_packed,
     kernel_shapes,
     pack,
+    size_findings,
     storage_dtype,
     unpack,
 )
@@ -54,7 +56,7 @@ class QuantExperts(ContractDtypes):
     channel or [E, N, ceil(K / g)] per group, and `up_proj_quantize.inv_smooth_scale` fp32 [E,
     H], `down_proj_quantize.inv_smooth_scale` fp32 [E, I]. `layer` names a layer contract of the
     manifest in `generated` (default: the shipped modules). Raises BuildError where that manifest
-    lacks it.
+    lacks it, LaunchError for sizes that no such layer has.
     """
 
     def __init__(
@@ -65,12 +67,15 @@ class QuantExperts(ContractDtypes):
         hidden: int,
         intermediate: int,
         first_expert: int = 0,
-        generated: Path | None = None,
+        generated: Path | str | None = None,
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
         self.manifest = load(generated)
         self.layer = self.manifest.layer(layer)
+        wrong = size_findings(self.layer, experts, hidden, intermediate)
+        if wrong:
+            raise LaunchError(wrong)
         self.experts, self.hidden, self.intermediate = experts, hidden, intermediate
         self.first_expert = first_expert  # id of local expert 0, for expert-parallel slices
         self.shard = (0, 1)  # rank and size of a split of I, as from_packed took it
@@ -84,7 +89,7 @@ class QuantExperts(ContractDtypes):
 
     @classmethod
     def from_packed(
-        cls, packed: PackedExperts, *, first_expert: int = 0, generated: Path | None = None
+        cls, packed: PackedExperts, *, first_expert: int = 0, generated: Path | str | None = None
     ) -> QuantExperts:
         """A module around weights that are packed already; nothing is copied."""
         module = cls(
@@ -117,7 +122,8 @@ class QuantExperts(ContractDtypes):
         """Rows sorted by expert [rows, H] and int32 [E] counts to [rows, H]; rows past the sum
         become zeros.
         """
-        self._check_length(hidden)
+        self.check_length(hidden)
+        check.is_tensor("tokens_per_expert", tokens_per_expert)
         out: torch.Tensor = experts_rows(
             hidden, tokens_per_expert, *self._weights(), self.layer.name, self._generated()
         )
@@ -127,7 +133,9 @@ class QuantExperts(ContractDtypes):
         self, hidden: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor
     ) -> torch.Tensor:
         """Hidden [T, H], ids int32/int64 [T, k] over all ranks, weights fp32 [T, k] to [T, H]."""
-        self._check_length(hidden)
+        self.check_length(hidden)
+        check.is_tensor("ids", ids)
+        check.is_tensor("weights", weights)
         out: torch.Tensor = experts_tokens(
             hidden,
             ids,
@@ -139,9 +147,12 @@ class QuantExperts(ContractDtypes):
         )
         return out
 
-    def _check_length(self, hidden: torch.Tensor) -> None:
-        """The op sees padded weights only, which other lengths would fit too."""
-        if hidden.shape[-1] != self.hidden:
+    def check_length(self, hidden: torch.Tensor) -> None:
+        """Raise LaunchError unless hidden is [..., H]. The op sees padded weights only, which other
+        lengths would fit too.
+        """
+        check.is_tensor("hidden", hidden)
+        if hidden.shape[-1:] != (self.hidden,):
             what = f"has shape {list(hidden.shape)}"
             raise LaunchError(Finding("hidden", what, f"pass [any, {self.hidden}]"))
 
@@ -218,6 +229,9 @@ class Gating(ContractDtypes):
         device: torch.device | str | None,
     ) -> None:
         super().__init__()
+        if not 1 <= top_k <= experts:
+            what = f"{top_k} experts a token, of {experts}"
+            raise LaunchError(Finding("top_k", what, f"use 1 .. {experts}"))
         self.top_k, self.renormalize = top_k, renormalize
         weight = torch.zeros(hidden, experts, dtype=torch.float32, device=device)
         self.gate_weight = nn.Parameter(weight, requires_grad=False)
@@ -250,7 +264,7 @@ class QuantMoE(nn.Module):
         global_experts: int | None = None,
         first_expert: int = 0,
         renormalize: bool = True,
-        generated: Path | None = None,
+        generated: Path | str | None = None,
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
@@ -259,7 +273,6 @@ class QuantMoE(nn.Module):
             what = f"{first_expert} puts {experts} local experts outside the {everywhere} there are"
             fix = f"use 0 .. {everywhere - experts}"
             raise LaunchError(Finding("first_expert", what, fix))
-        self.gating = Gating(hidden, everywhere, top_k, renormalize=renormalize, device=device)
         self.experts = QuantExperts(
             layer,
             experts=experts,
@@ -269,9 +282,11 @@ class QuantMoE(nn.Module):
             generated=generated,
             device=device,
         )
+        self.gating = Gating(hidden, everywhere, top_k, renormalize=renormalize, device=device)
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
         """[..., H] to [..., H]."""
+        self.experts.check_length(hidden)
         flat = hidden.reshape(-1, hidden.shape[-1])
         ids, weights = self.gating(flat)
         return self.experts.forward_tokens(flat, ids, weights).view(hidden.shape)

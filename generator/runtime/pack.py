@@ -91,6 +91,18 @@ def seed_shapes(
     }
 
 
+def size_findings(layer: Layer, experts: int, hidden: int, intermediate: int) -> list[Finding]:
+    """What is wrong with a layer's sizes, whatever its weights are."""
+    sizes = {"experts": experts, "hidden": hidden, "intermediate": intermediate}
+    findings = [
+        Finding(name, f"is {size}", "use 1 or more") for name, size in sizes.items() if size < 1
+    ]
+    if layer.weights == "int4" and hidden % 2:
+        what = f"is {hidden}, and int4 stands two rows to a byte"
+        findings.append(Finding("hidden", what, "use an even hidden size"))
+    return findings
+
+
 def kernel_shapes(
     layer: Layer, experts: int, hidden: int, intermediate: int
 ) -> dict[str, tuple[int, ...]]:
@@ -138,6 +150,7 @@ def pack(
     separately. Raises PackError with every name, shape, type or group that does not fit.
     """
     by_field = _named(state)
+    _check_shard(shard)
     up, down = by_field["up_weight"], by_field["down_weight"]
     findings = []
     if up.dim() != 3 or down.dim() != 3:
@@ -149,9 +162,7 @@ def pack(
             ]
         )
     experts, hidden, intermediate = up.shape[0], up.shape[2], down.shape[2]
-    if layer.weights == "int4" and hidden % 2:
-        what = f"has rows of {hidden} elements, and int4 stands two rows to a byte"
-        findings.append(Finding(SEED_NAMES["up_weight"], what, "use an even hidden size"))
+    findings += size_findings(layer, experts, hidden, intermediate)
     shapes = seed_shapes(layer, experts, hidden, intermediate)
     scale_dtype = torch_dtype(layer.scale)
     for name, value in by_field.items():
@@ -163,7 +174,10 @@ def pack(
             findings.append(Finding(where, f"is {value.dtype}", "pass torch.int8"))
         if name.endswith("smooth") and value.dtype != torch.float32:
             findings.append(Finding(where, f"is {value.dtype}", "pass torch.float32"))
-        if name.endswith("scale") and not _exact(value, scale_dtype):
+        if not _finite(value):
+            what, fix = "holds NaN or infinity", "quantize the checkpoint again"
+            findings.append(Finding(where, what, fix))
+        elif name.endswith("scale") and not _exact(value, scale_dtype):
             what = f"is {value.dtype} with values that {scale_dtype} cannot hold"
             fix = f"use a contract with {value.dtype} scales, or round them yourself"
             findings.append(Finding(where, what, fix, "packing never rounds a scale"))
@@ -182,6 +196,9 @@ def pack(
 
 
 def _named(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    if not isinstance(state, Mapping):
+        what = f"is a {type(state).__name__}"
+        raise PackError(Finding("state dict", what, "pass a mapping of names to tensors"))
     no_tensors = [name for name in state if not isinstance(state[name], torch.Tensor)]
     if no_tensors:
         raise PackError([Finding(name, "is no tensor", "pass tensors") for name in no_tensors])
@@ -197,6 +214,13 @@ def _named(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     return {field: state[name] for field, name in SEED_NAMES.items()}
 
 
+def _finite(value: torch.Tensor) -> bool:
+    """Integers always are; what stands on meta is not known."""
+    if value.is_meta or not value.is_floating_point():
+        return True
+    return bool(torch.isfinite(value).all())
+
+
 def _exact(scale: torch.Tensor, dtype: torch.dtype) -> bool:
     if scale.dtype == dtype:
         return True
@@ -205,12 +229,15 @@ def _exact(scale: torch.Tensor, dtype: torch.dtype) -> bool:
     return bool(torch.equal(scale.to(dtype).to(scale.dtype), scale))
 
 
+def _check_shard(shard: tuple[int, int]) -> None:
+    pair = isinstance(shard, tuple | list) and len(shard) == 2
+    if not pair or not all(isinstance(each, int) for each in shard) or not 0 <= shard[0] < shard[1]:
+        fix = "pass (rank, size), 0 <= rank < size"
+        raise PackError(Finding("shard", f"is {shard!r}", fix))
+
+
 def _shard_findings(layer: Layer, intermediate: int, shard: tuple[int, int]) -> list[Finding]:
-    rank, size = shard
-    if size < 1 or not 0 <= rank < size:
-        return [
-            Finding("shard", f"is rank {rank} of {size}", "pass (rank, size), 0 <= rank < size")
-        ]
+    _, size = shard
     findings = []
     if intermediate % size:
         what = f"intermediate {intermediate} does not split into {size} shards"

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from generator.conditions import Condition, Multiple, ProductBelow
 from generator.errors import Finding, NoVariantError
 from generator.runtime.manifest import Entry, LayerPlan, Manifest
 from generator.runtime.problem import LayerProblem, Problem
@@ -52,11 +53,11 @@ def candidates(problem: Problem, manifest: Manifest) -> Iterator[Choice]:
             }
             for rank, design in enumerate(band.designs):
                 if not list(_obstacles(entries[design], problem, manifest)):
-                    upper = "up" if band.high is None else band.high
+                    last = "up" if band.high is None else f"to {band.high}"
                     yield Choice(
                         entries[design],
                         f"rank {rank + 1} of {len(band.designs)} on {target} for"
-                        f" {problem.rows_per_expert} rows per expert (band {band.low} to {upper})",
+                        f" {problem.rows_per_expert} rows per expert (band {band.low} {last})",
                     )
 
 
@@ -64,7 +65,9 @@ def _obstacles(entry: Entry, problem: Problem, manifest: Manifest) -> Iterator[t
     """What keeps an entry from a problem on the device at hand, and the way out."""
     build = f"python -m generator build --contract {problem.contract} --out DIR"
     if entry.target not in problem.targets:
-        yield f"is for {entry.target}; this device runs {', '.join(problem.targets)}", build
+        anywhere = manifest.targets[entry.target].backend == "any"
+        what = f"is for {entry.target}; this device runs {', '.join(problem.targets)}"
+        yield what, f"name {entry.target} among the targets too" if anywhere else build
     else:
         own = manifest.targets[problem.targets[0]]
         if entry.dot is not None and entry.dot not in own.dots:
@@ -75,7 +78,19 @@ def _obstacles(entry: Entry, problem: Problem, manifest: Manifest) -> Iterator[t
         yield "is inline PTX, which the CPU interpreter does not run", f"{build} --target portable"
     for condition in entry.requires:
         if not condition.holds(problem.sizes()):
-            yield condition.failure(problem.sizes()), "pad the layer, or split the call"
+            yield condition.failure(problem.sizes()), _way_out(condition, build)
+
+
+def _way_out(condition: Condition, build: str) -> str:
+    """How a refused problem gets a variant that does not put the condition."""
+    if isinstance(condition, Multiple):
+        return f"{build} --target portable, whose variants take every padded length"
+    if isinstance(condition, ProductBelow) and "experts" not in condition.of:
+        return f"{build} --target portable, whose offsets are int64, or pass fewer tokens at once"
+    if isinstance(condition, ProductBelow) or condition.of == "rows":
+        return "pass fewer tokens at once"
+    bins = ", and `block_n` of its route designs" if condition.of == "experts" else ""
+    return f"raise `limits.{condition.of.lower()}` of the spec{bins}, then {build}"
 
 
 def select(problem: Problem, manifest: Manifest) -> Choice:

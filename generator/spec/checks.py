@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from generator.packing import packs
+from generator.packing import K_UNIT, packs
 from generator.spec.model import Model, ModelLayer, Spec, SpecSet, Target
 from generator.spec.yaml_source import YamlPath
 
@@ -217,6 +217,23 @@ def _row_tiles(target: Target, _: Path, __: SpecSet) -> Iterator[Defect]:
             yield Defect(("row_tiles", index), f"`{tile}` stands twice", "keep it once")
 
 
+def _warp_size(target: Target, _: Path, __: SpecSet) -> Iterator[Defect]:
+    size = target.warp_size
+    if not _power_of_two(size):
+        below = 1 << (size.bit_length() - 1)
+        yield Defect(("warp_size",), f"{size} is no power of two", f"use {below} or {2 * below}")
+
+
+def _promise(target: Target, _: Path, __: SpecSet) -> Iterator[Defect]:
+    promise = target.accept_multiples
+    if promise == "none":
+        return
+    for key, value in (("n", promise.n), ("k", promise.k)):
+        if value % K_UNIT:
+            what = f"{key} = {value} is no multiple of {K_UNIT}"
+            yield Defect(("accept_multiples", key), what, _around(value, K_UNIT))
+
+
 def _model_shape(model: Model, _: Path, __: SpecSet) -> Iterator[Defect]:
     if model.experts > model.global_experts:
         yield Defect(
@@ -306,6 +323,8 @@ TARGET_CHECKS: tuple[Check[Target], ...] = (
     Check("dot_rates", "the cost model orders designs by them", _dot_rates),
     Check("ptx", "inline PTX is NVIDIA's assembly", _ptx),
     Check("row_tiles", "each row tile is one band of rows per expert", _row_tiles),
+    Check("warp_size", "lanes of a warp are numbered in bits", _warp_size),
+    Check("promise", "weights are padded to this unit at pack", _promise),
     Check("capability", "a device is recognised by its capability", _capability),
 )
 MODEL_CHECKS: tuple[Check[Model], ...] = (

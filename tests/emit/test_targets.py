@@ -17,6 +17,13 @@ from tests.emit.compiling import Request, compiled
 SHIPPED = load(folder("specs"))
 TARGETS = [each for each in SHIPPED.targets if each.compiler != "none"]
 CONTRACTS = ("up_w4g128_a8_swiglu_bf16_v1", "down_w8gn_a8_bf16_v1")
+# Of a target that has a stand-in, whose GEMMs nobody else compiles: both plans and either format.
+STAND_IN_CONTRACTS = (
+    "up_w4g128_a8_swiglu_bf16*_v1",
+    "down_w4g128_a8_bf16*_v1",
+    "up_w8gn_a8_swiglu_bf16*_v1",
+    "down_w8gn_a8_bf16*_v1",
+)
 # What multiplies matrices of integers, or of fp16, in the assembly of a target.
 MATRIX = {
     ("cuda", "int8"): r"wgmma\.\S*s32\.s8\.s8|mma\.sync\S*s32\.s8\.s8|tcgen05\.mma\S*kind::i8",
@@ -32,24 +39,25 @@ def stands_in(target: Target) -> bool:
     return isinstance(arch, int) and target.capability != (arch // 10, arch % 10)
 
 
-def test_one_shipped_target_has_a_stand_in() -> None:
-    assert [each.name for each in TARGETS if stands_in(each)] == ["ilu"]
+def test_a_shipped_target_has_a_stand_in() -> None:
+    assert "ilu" in [each.name for each in TARGETS if stands_in(each)]
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda each: each.name)
 def test_modules_compile_to_matrix_instructions(tmp_path: Path, target: Target) -> None:
-    asked = Selection(contracts=CONTRACTS, targets=(target.name,))
-    lowered = program(SHIPPED, asked)
+    contracts = STAND_IN_CONTRACTS if stands_in(target) else CONTRACTS
+    lowered = program(SHIPPED, Selection(contracts=contracts, targets=(target.name,)))
     files = outputs(lowered, folder("templates"))
     requests = []
-    for plan in lowered.plans:
-        variant = plan.kept[0]
+    for variant in (
+        v for each in lowered.plans for v in each.kept[: None if stands_in(target) else 1]
+    ):
         path = tmp_path / f"{variant.symbol}.py"
         path.write_text(files[variant.path], encoding="utf-8")
         compiler = target.compiler
         lanes = 64 if compiler.backend == "hip" else 32
         requests.append(Request(str(path), variant.symbol, compiler.backend, compiler.arch, lanes))
-    assert len(requests) == len(CONTRACTS)
+    assert len(requests) >= len(contracts)
     for made in compiled(requests):
         text = made.get("ptx") or made["amdgcn"]
         assert re.search(MATRIX[target.compiler.backend, target.fastest_dot], text)

@@ -233,13 +233,14 @@ CASES = (
     Case(
         "accumulator_registers",
         gemm(operand_registers=255),
-        "8 registers of sums + 255 > 255 a thread; use smaller tiles",
+        "8 registers of sums + 255 > 255 a thread;"
+        " lower the operand_registers of lab, if they are not true",
         gemm(operand_registers=247),
     ),
     Case(  # rows that are quantized on their way: a call leaves 168 registers
         "accumulator_registers",
         gemm(plan="folded", m=32, k=128),
-        "16 registers of sums + 208 > 168 a thread; use smaller tiles",
+        "16 registers of sums + 208 > 168 a thread; use a smaller block_k",
         gemm(plan="folded", m=16, k=128),
     ),
     Case(

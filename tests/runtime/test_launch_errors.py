@@ -169,7 +169,8 @@ def test_shape_without_variant(
     )
     with pytest.raises(NoVariantError) as caught:
         long.tokens()
-    assert "K = 16448 exceeds 16384; pad the layer, or split the call" in str(caught.value)
+    fix = "raise `limits.k` of the spec, then python -m generator build --contract quantize_"
+    assert f"K = 16448 exceeds 16384; {fix}" in str(caught.value)
 
 
 def test_unknown_layer(layer: Small) -> None:

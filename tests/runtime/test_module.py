@@ -34,6 +34,48 @@ def experts(layer: Small, device: torch.device) -> QuantExperts:
     return module
 
 
+def test_sizes_that_no_layer_has(device: torch.device) -> None:
+    for name, changes, told in (
+        (LAYER, {"experts": -2}, "experts: is -2; use 1 or more"),
+        (LAYER, {"hidden": 0}, "hidden: is 0; use 1 or more"),
+        (INT4, {"hidden": 127}, "hidden: is 127, and int4 stands two rows to a byte; use an even"),
+    ):
+        with pytest.raises(LaunchError) as caught:
+            QuantExperts(name, **(SIZES | changes), device=device)
+        assert str(caught.value).startswith(f"[launch] {told}")
+    for top_k in (0, -1, 5):
+        with pytest.raises(LaunchError, match=rf"top_k: {top_k} experts a token, of 4; use 1 .. 4"):
+            QuantMoE(LAYER, **SIZES, top_k=top_k, device=device)
+
+
+def test_what_is_no_hidden_state_is_refused_before_it_is_routed(
+    experts: QuantExperts, device: torch.device
+) -> None:
+    moe = QuantMoE(LAYER, **SIZES, top_k=2, device=device)
+    rows = torch.zeros(3, 128, dtype=torch.bfloat16, device=device)
+    for wrong, told in (
+        (rows[:, :64], r"hidden: has shape \[3, 64\]; pass \[any, 128\]"),
+        (rows[0, 0], r"hidden: has shape \[\]; pass \[any, 128\]"),
+        ([1], "hidden: is a list; pass a torch.Tensor"),
+    ):
+        for call in (
+            lambda x: moe(x),
+            lambda x: experts(x, torch.zeros(4, dtype=torch.int32, device=device)),
+            lambda x: experts.forward_tokens(x, torch.zeros(3, 1), torch.zeros(3, 1)),
+        ):
+            with pytest.raises(LaunchError, match=told):
+                call(wrong)
+    with pytest.raises(LaunchError, match="tokens_per_expert: is a list"):
+        experts(rows, [1, 1, 1, 0])
+    with pytest.raises(LaunchError, match="ids: is a list"):
+        experts.forward_tokens(rows, [[0]] * 3, torch.zeros(3, 1, device=device))
+
+
+def test_a_folder_may_be_a_string(shipped: Manifest, device: torch.device) -> None:
+    module = QuantExperts(LAYER, **SIZES, generated=str(shipped.directory), device=device)
+    assert module.manifest is shipped
+
+
 def test_state_dict_round_trip(layer: Small, experts: QuantExperts, device: torch.device) -> None:
     seed = seed_state(layer.layer, layer.shape, device, seed=0)
     saved = experts.state_dict()

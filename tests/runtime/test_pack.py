@@ -257,7 +257,29 @@ def test_groups_must_divide_the_shard(kind: str) -> None:
         " use fewer shards, or a contract whose group divides it"
     ]
     assert "does not split into 3 shards; use a size" in refused(of, state(of), shard=(0, 3))[0]
-    assert "is rank 2 of 2; pass (rank, size)" in refused(of, state(of), shard=(2, 2))[0]
+    for wrong in ((2, 2), (0,), (0, 0), (-1, 2), "01", None):
+        told = refused(of, state(of), shard=wrong)
+        assert told == [f"[pack] shard: is {wrong!r}; pass (rank, size), 0 <= rank < size"]
+
+
+def test_scales_must_be_numbers() -> None:
+    """As the contract stores them and in another format alike."""
+    of = grouped(None, None)
+    for dtype, wrong in ((torch.bfloat16, float("nan")), (torch.float32, float("inf"))):
+        seed = state(of)
+        for name in ("up_proj_weight_scale", "down_proj_quantize.inv_smooth_scale"):
+            seed[name] = seed[name].to(dtype if name.endswith("weight_scale") else torch.float32)
+            seed[name][0, 0] = wrong
+        assert refused(of, seed) == [
+            f"[pack] {name}: holds NaN or infinity; quantize the checkpoint again"
+            for name in ("up_proj_weight_scale", "down_proj_quantize.inv_smooth_scale")
+        ]
+
+
+def test_no_state_dict() -> None:
+    assert refused(grouped(None, None), [1]) == [
+        "[pack] state dict: is a list; pass a mapping of names to tensors"
+    ]
 
 
 def test_int4_needs_an_even_hidden_size() -> None:
@@ -266,8 +288,7 @@ def test_int4_needs_an_even_hidden_size() -> None:
     seed["up_proj_weight"] = seed["up_proj_weight"][:, :64].contiguous()
     seed["down_proj_weight"] = seed["down_proj_weight"][:, :63].contiguous()
     assert refused(of, seed) == [
-        "[pack] up_proj_weight: has rows of 127 elements, and int4 stands two rows to a byte;"
-        " use an even hidden size"
+        "[pack] hidden: is 127, and int4 stands two rows to a byte; use an even hidden size"
     ]
 
 

@@ -199,8 +199,31 @@ def test_targets_that_nothing_was_built_for(shipped: Manifest) -> None:
         select_layer(layer_problem(50, ()), shipped)
     fix = f"python -m generator build --contract {name} --out DIR"
     assert str(caught.value) == f"[no-variant] {name}: has no plan for this device; {fix}"
-    with pytest.raises(NoVariantError, match="is for portable; this device runs sm_90") as caught:
+    with pytest.raises(NoVariantError) as caught:
         select_layer(layer_problem(50, ("sm_90",)), shipped)
+    told = "is for portable; this device runs sm_90; name portable among the targets too"
+    assert told in str(caught.value)
+
+
+def test_a_refusal_names_what_helps(shipped: Manifest) -> None:
+    """Of each kind of condition, and none that pads what is padded already."""
+    build = f"python -m generator build --contract {UP} --out DIR"
+    for asked, told in (
+        (problem(50, k=192), f"{build} --target portable, whose variants take every padded length"),
+        (problem(5_000_000), f"{build} --target portable, whose offsets are int64, or pass fewer"),
+        (problem(2_000_000, k=64), "rows = 2000000 exceeds 1048576; pass fewer tokens at once"),
+        (
+            problem(50, k=16448),
+            f"K = 16448 exceeds 16384; raise `limits.k` of the spec, then {build}",
+        ),
+        (
+            problem(50, experts=2000),
+            "raise `limits.experts` of the spec, and `block_n` of its route",
+        ),
+    ):
+        with pytest.raises(NoVariantError) as caught:
+            select(replace(asked, targets=("sm_90",)), shipped)
+        assert told in str(caught.value)
 
 
 def test_up_and_down_are_of_one_target(shipped: Manifest) -> None:

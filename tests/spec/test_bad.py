@@ -4,6 +4,7 @@ message that it earns.
 A fixture names a `file` and says how it came to be: a shipped file with `replace` patched `by`
 something, a copy `from` another shipped file, or a whole new `text`. `{line}` in its `message` is
 the line where the patch starts, or the one that reads `line`; `{line+2}` stands two lines further.
+`{targets}` are the names of the shipped targets, so that one more changes no fixture.
 """
 
 from __future__ import annotations
@@ -40,7 +41,12 @@ def spoil(specs: Path, name: str) -> str:
     before, _, after = shipped.partition(old)
     (specs / bad["file"]).write_text(before + bad.get("by", old) + after, encoding="utf-8")
     start = before.count("\n") + 1
-    return re.sub(r"\{line(\+\d)?\}", lambda m: str(start + int(m[1] or 0)), bad["message"])
+    message = bad["message"].replace("{targets}", ", ".join(target_names(specs)))
+    return re.sub(r"\{line(\+\d)?\}", lambda m: str(start + int(m[1] or 0)), message)
+
+
+def target_names(specs: Path) -> list[str]:
+    return sorted(path.stem for path in (specs / "targets").glob("*.yaml"))
 
 
 def relative(text: str, specs: Path) -> str:
