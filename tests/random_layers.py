@@ -48,7 +48,8 @@ def lengths(layer: Layer, group: int | None) -> st.SearchStrategy[int]:
 
 
 @st.composite
-def random_layers(draw: st.DrawFn, manifest: Manifest) -> RandomLayer:
+def random_layers(draw: st.DrawFn, manifest: Manifest, most_tokens: int = 5) -> RandomLayer:
+    """A few tokens two times in three, else up to `most_tokens`."""
     layer = manifest.layer(draw(st.sampled_from(sorted(manifest.layers))))
     experts = draw(st.integers(1, 4))
     everywhere = experts + draw(st.integers(0, 2))
@@ -59,7 +60,7 @@ def random_layers(draw: st.DrawFn, manifest: Manifest) -> RandomLayer:
         top_k=draw(st.integers(1, min(3, everywhere))),
         hidden=hidden + hidden % 2 if layer.weights == "int4" else hidden,
         intermediate=draw(lengths(layer, layer.down_group)),
-        tokens=draw(st.integers(1, 5)),
+        tokens=draw(st.integers(1, most_tokens if draw(st.integers(0, 2)) == 0 else 5)),
     )
     return RandomLayer(
         layer=layer.name,

@@ -6,6 +6,7 @@ against each other. `report.py` asks it.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from generator.conditions import rows_per_expert
@@ -18,6 +19,7 @@ from generator.lower.variant import Variant
 from generator.spec.model import Spec
 
 NEXT = 3  # designs that a choice is compared with
+UNUSED = "no layer takes a plan with this contract here"
 NOT_TUNED = "no measured tuning: ranked by the cost model"
 
 
@@ -87,13 +89,16 @@ class OtherFacts:
 
 @dataclass(frozen=True, slots=True)
 class ChoiceFacts:
-    """What selection takes for a problem on one target; design None where all refuse."""
+    """What selection takes for a problem on one target; design None, and a reason, where there is
+    none that accepts it.
+    """
 
     owners: int  # experts that can own rows
     rows_per_expert: int
     low: int  # of the band
     high: int | None
     design: str | None
+    nothing: str | None
     rank: int | None
     ranked: int
     cost: CostFacts | None
@@ -105,8 +110,12 @@ class ChoiceFacts:
     tuning: str
 
 
-def choice(plan: Plan, spec: Spec, asked: Problem) -> ChoiceFacts:
-    """As generator/runtime/select.py chooses: the first design of the band that accepts."""
+def choice(
+    plan: Plan, spec: Spec, asked: Problem, tiles: Collection[int | None] | None = None
+) -> ChoiceFacts:
+    """As generator/runtime/select.py chooses: the first design of the band that accepts. `tiles`:
+    the row tiles by which some layer uses the contract, None for any.
+    """
     rows = rows_per_expert(asked.rows, asked.experts)
     shape = Shape(min(asked.experts, asked.rows), rows, asked.n, asked.k)
     ranked = next(
@@ -127,7 +136,7 @@ def choice(plan: Plan, spec: Spec, asked: Problem) -> ChoiceFacts:
             others.append(_other(variant, rank + 1, here, why, chosen))
     accepting = _accepting(plan, spec, asked, shape)
     others += [
-        _other(variant, None, here, "not kept, others serve the models' shapes", chosen)
+        _other(variant, None, here, _not_emitted(variant, plan, tiles), chosen)
         for variant, here in accepting
         if variant.design not in own
     ]
@@ -137,6 +146,7 @@ def choice(plan: Plan, spec: Spec, asked: Problem) -> ChoiceFacts:
         low=ranked.band.low,
         high=ranked.band.high,
         design=None if at is None else in_order[at].design.name,
+        nothing=None if at is not None else "no emitted design accepts it" if own else UNUSED,
         rank=None if at is None else at + 1,
         ranked=len(in_order),
         cost=chosen,
@@ -147,6 +157,19 @@ def choice(plan: Plan, spec: Spec, asked: Problem) -> ChoiceFacts:
         cheapest_us=accepting[0][1].total_us if accepting else None,
         tuning=NOT_TUNED,
     )
+
+
+def unused_tile(block_m: int | None) -> str:
+    """Why a contract's designs of one row tile are not emitted."""
+    return f"no layer takes a plan with this contract by row tiles of {block_m} here"
+
+
+def _not_emitted(variant: Variant, plan: Plan, tiles: Collection[int | None] | None) -> str:
+    if not plan.kept:
+        return f"not emitted, {UNUSED}"
+    if tiles is not None and variant.design.block_m not in tiles:
+        return f"not emitted, {unused_tile(variant.design.block_m)}"
+    return "not kept, others serve the models' shapes"
 
 
 def _other(

@@ -120,6 +120,14 @@ class PlanBandFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class LayerTargetFacts:
+    """One layer on one target."""
+
+    target: str
+    bands: tuple[PlanBandFacts, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class LayerReport:
     """A layer contract."""
 
@@ -129,7 +137,17 @@ class LayerReport:
     axes: Axes
     values: Mapping[str, str]
     plans: tuple[PlanFacts, ...]
-    targets: Mapping[str, tuple[PlanBandFacts, ...]]
+    targets: tuple[LayerTargetFacts, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltFacts:
+    """One contract of a spec's build on one target; a GEMM's choice where a problem is asked."""
+
+    contract: str
+    proofs: tuple[ProofFacts, ...]
+    kept: tuple[str, ...]
+    choice: ChoiceFacts | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +160,7 @@ class TotalFacts:
     legal: int
     kept: int
     rejected: tuple[RuleFacts, ...]
+    built: tuple[BuiltFacts, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +175,7 @@ class SpecReport:
     model_layers: tuple[str, ...]
     model_contracts: int
     spaces: tuple[SpaceFacts, ...]
+    problem: Mapping[str, int] | None
     targets: tuple[TotalFacts, ...]
 
 

@@ -25,9 +25,11 @@ from generator.lower.contract import (
 from generator.lower.enumerate import axes, designs, space
 from generator.lower.facts import (
     BandFacts,
+    BuiltFacts,
     ContractReport,
     KeptFacts,
     LayerReport,
+    LayerTargetFacts,
     PlanBandFacts,
     PlanFacts,
     ProofFacts,
@@ -46,6 +48,8 @@ from generator.lower.prune import RULES, Rejection
 from generator.lower.shapes import Users, users
 from generator.lower.variant import Variant
 from generator.spec.model import OperationName, Spec, SpecSet, Target
+
+GEMMS = ("up", "down")
 
 
 @dataclass(frozen=True)
@@ -123,13 +127,15 @@ def explain(
         return _contract_report(catalogue, catalogue.contracts[name], asked, targets)
     if name not in catalogue.specs and name not in catalogue.layers:
         raise BuildError(_unknown(name, catalogue))
-    if asked is not None:
-        kind = "spec" if name in catalogue.specs else "layer"
-        fix = "name an operation contract; `python -m generator list --kind contracts` names them"
-        raise BuildError(Finding("--problem", f"{name} is a {kind}, no single operation", fix))
     if name in catalogue.specs:
-        return _spec_report(catalogue, catalogue.specs[name], targets)
-    return _layer_report(catalogue, catalogue.layers[name], targets)
+        return _spec_report(catalogue, catalogue.specs[name], asked, targets)
+    layer = catalogue.layers[name]
+    if asked is not None:
+        every = (each for plan in plans(catalogue.specs[layer.spec], layer) for each in plan.rows)
+        gemms = dict.fromkeys(each.name for each in every if each.operation in GEMMS)
+        what = f"{name} is a layer, no single operation"
+        raise BuildError(Finding("--problem", what, f"name one of {', '.join(gemms)}"))
+    return _layer_report(catalogue, layer, targets)
 
 
 def _unknown(name: str, catalogue: Catalogue) -> Finding:
@@ -141,7 +147,9 @@ def _unknown(name: str, catalogue: Catalogue) -> Finding:
     return Finding(f"explain {name}", what, "`python -m generator list --all` names what there is")
 
 
-def _spec_report(catalogue: Catalogue, spec: Spec, names: Sequence[str]) -> SpecReport:
+def _spec_report(
+    catalogue: Catalogue, spec: Spec, asked: Problem | None, names: Sequence[str]
+) -> SpecReport:
     targets = tuple(each.name for each in catalogue.chosen(names, spec.targets))
     built = program(catalogue.loaded, Selection(specs=(spec.name,), targets=targets))
     own = [layer for layer in catalogue.usual if layer.spec == spec.name]
@@ -155,11 +163,14 @@ def _spec_report(catalogue: Catalogue, spec: Spec, names: Sequence[str]) -> Spec
         model_layers=tuple(layer.name for layer in served),
         model_contracts=len({plan.contract for plan in built.plans}),
         spaces=tuple(_space(spec, each) for each in get_args(OperationName)),
-        targets=tuple(_totals(target, built) for target in built.targets),
+        problem=asked.sizes() if asked else None,
+        targets=tuple(_totals(target, built, catalogue, asked) for target in built.targets),
     )
 
 
-def _totals(target: Target, built: Program) -> TotalFacts:
+def _totals(
+    target: Target, built: Program, catalogue: Catalogue, asked: Problem | None
+) -> TotalFacts:
     own = [plan for plan in built.plans if plan.target == target]
     return TotalFacts(
         target=target.name,
@@ -170,7 +181,17 @@ def _totals(target: Target, built: Program) -> TotalFacts:
         rejected=_rules(
             (f"{plan.contract.name} ", each) for plan in own for each in plan.rejections
         ),
+        built=tuple(_built(plan, catalogue, asked) for plan in own),
     )
+
+
+def _built(plan: Plan, catalogue: Catalogue, asked: Problem | None) -> BuiltFacts:
+    contract, found = plan.contract, None
+    if asked is not None and contract.operation in GEMMS:
+        tiles = {band.block_m for band in catalogue.used_bands(contract, plan.target)}
+        found = choice(plan, catalogue.owners(contract)[0], asked, tiles)
+    kept = tuple(each.design.name for each in plan.kept)
+    return BuiltFacts(contract.name, _proofs(plan.kept), kept, found)
 
 
 def _space(spec: Spec, operation: str) -> SpaceFacts:
@@ -213,11 +234,14 @@ def _layer_report(catalogue: Catalogue, layer: LayerContract, names: Sequence[st
             PlanFacts(each.name, _names(each.tokens), _names(each.rows))
             for each in plans(spec, layer)
         ),
-        targets={
-            target.name: tuple(_plan_band(each) for each in catalogue.plan_bands(layer, target))
+        targets=tuple(
+            LayerTargetFacts(
+                target.name,
+                tuple(_plan_band(each) for each in catalogue.plan_bands(layer, target)),
+            )
             for target in targets
             if target.name not in lacking
-        },
+        ),
     )
 
 
@@ -248,7 +272,7 @@ def _contract_report(
         if target.name not in lacking:
             plan = lower(spec, contract, target, sources)
             tiles = {each.band.block_m for each in plan.bands}
-            if operation in ("up", "down"):
+            if operation in GEMMS:
                 used = catalogue.used_bands(contract, target)
                 plan, tiles = plan.within(used), {band.block_m for band in used}
             reports.append(_target_facts(plan, spec, tiles, asked))
@@ -296,7 +320,7 @@ def _target_facts(
             )
             for each in plan.bands
         ),
-        choice=choice(plan, spec, asked) if asked else None,
+        choice=choice(plan, spec, asked, tiles) if asked else None,
     )
 
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from math import prod
 
-from generator.lower.choice import ChoiceFacts, CostFacts, OtherFacts
+from generator.lower.choice import UNUSED, ChoiceFacts, CostFacts, OtherFacts, unused_tile
 from generator.lower.facts import (
+    BuiltFacts,
     ContractReport,
     LayerReport,
     Report,
@@ -27,7 +28,6 @@ TERMS = {
     "chain": "waiting for loads",
     "serial": "what nothing hides: scaling group sums, or all of a single stage",
 }
-UNUSED = "no layer takes a plan with this contract here"
 
 
 def lines(report: Report) -> list[str]:
@@ -74,6 +74,9 @@ def _spec(report: SpecReport) -> Iterator[str]:
         f" {report.model_contracts} contracts; these are counted below"
     )
     yield from (_row("layer", name) for name in report.model_layers)
+    if report.problem:
+        yield ""
+        yield from _problem(report.problem)
     for each in report.spaces:
         yield ""
         yield from _space(each)
@@ -84,6 +87,21 @@ def _spec(report: SpecReport) -> Iterator[str]:
             f" {total.legal} legal, {total.kept} kept"
         )
         yield from _rules(total.rejected)
+        for built in total.built:
+            yield from _built(built)
+
+
+def _built(facts: BuiltFacts) -> Iterator[str]:
+    yield _row("kept", f"{facts.contract}: {_joined(facts.kept)}")
+    yield from (_row("", f"  {proof.proof}") for proof in facts.proofs)
+    if facts.choice:
+        found = facts.choice
+        cost = f", {found.cost.total_us:.2f} us by the model" if found.cost else ""
+        yield _row("", f"  chosen {found.design or f'nothing: {found.nothing}'}{cost}")
+
+
+def _problem(sizes: Mapping[str, int]) -> Iterator[str]:
+    yield f"problem {_sizes(sizes)}; N and K as stored, padded to multiples of 64"
 
 
 def _space(each: SpaceFacts) -> Iterator[str]:
@@ -109,10 +127,10 @@ def _layer(report: LayerReport) -> Iterator[str]:
         yield f"plan {plan.name}"
         yield _row("tokens", " -> ".join(plan.tokens))
         yield _row("rows", " -> ".join(plan.rows))
-    for target, bands in report.targets.items():
+    for target in report.targets:
         yield ""
-        yield f"{target}: plans by rows per expert, in the order in which they are tried"
-        for band in bands:
+        yield f"{target.target}: plans by rows per expert, in the order in which they are tried"
+        for band in target.bands:
             taken = (
                 f"{each.plan} ({_joined(each.requires)} of down)" if each.requires else each.plan
                 for each in band.plans
@@ -130,7 +148,7 @@ def _contract(report: ContractReport) -> Iterator[str]:
     yield from (f"  {_sizes(each)}" for each in report.ranked_for)
     if report.problem:
         yield ""
-        yield f"problem {_sizes(report.problem)}; N and K as stored, padded to multiples of 64"
+        yield from _problem(report.problem)
     for target in report.targets:
         yield ""
         yield from _target(target, report)
@@ -162,7 +180,7 @@ def _target(facts: TargetFacts, report: ContractReport) -> Iterator[str]:
         yield _row("", f"  requires {_joined(kept.requires)}")
     for band in facts.bands:
         if facts.kept:
-            unused = "" if band.used else f" ({UNUSED})"
+            unused = "" if band.used else f" ({unused_tile(band.block_m)})"
             yield _row(_range(band.low, band.high), f"{_joined(band.designs)}{unused}")
     if facts.choice:
         yield from _choice(facts.choice)
@@ -175,7 +193,7 @@ def _choice(choice: ChoiceFacts) -> Iterator[str]:
         f" band {_range(choice.low, choice.high)}",
     )
     if choice.design is None:
-        yield _row("chosen", "nothing: no emitted design accepts it")
+        yield _row("chosen", f"nothing: {choice.nothing}")
     else:
         yield _row("chosen", f"{choice.design}, rank {choice.rank} of {choice.ranked}")
         assert choice.cost is not None

@@ -24,13 +24,12 @@ import torch
 
 from generator.errors import GroupwiseError
 from generator.packing import K_UNIT
-from generator.runtime import launch
 from generator.runtime.device import here
 from generator.runtime.manifest import Layer, Manifest, load
-from generator.runtime.workspace import torch_dtype
 from generator.verify.cases import Shape, least_shape
 from generator.verify.stages import Checked, check_stages, check_variants, poisoned
 from tests.gpu.cases import calls, plan_names
+from tests.gpu.mistakes import MISTAKES
 
 PROGRAM = "compute-sanitizer"
 TOOLS = ("memcheck", "racecheck", "initcheck")
@@ -52,7 +51,9 @@ class Verdict:
 
     @property
     def clean(self) -> bool:
-        return self.exit_code == 0 and self.errors == 0 and self.different == 0
+        return (
+            self.exit_code == 0 and self.errors == 0 and not self.different and bool(self.variants)
+        )
 
     def __str__(self) -> str:
         def told(count: int | None) -> str:
@@ -184,23 +185,6 @@ def sanitized(
             yield each.different, f"{each.stage} {each.variant}"
 
 
-def step_past(manifest: Manifest, device: torch.device) -> None:
-    """A row of an expert that is not there: what memcheck must report, far from any allocation."""
-    names = [
-        name
-        for name, each in manifest.contracts.items()
-        if each["operation"] == "quantize" and each["source"] == "sorted"
-    ]
-    entry = manifest.by_contract[names[0]][0]
-    x = torch.ones(
-        1, K_UNIT, dtype=torch_dtype(manifest.contracts[names[0]]["input"]), device=device
-    )
-    absent = torch.full((1,), 1 << 20, dtype=torch.int32, device=device)
-    scale = torch.empty(1, device=device)
-    launch.quantize(entry, x, x.float(), absent, x.to(torch.int8), scale)
-    torch.cuda.synchronize()
-
-
 def run(tool: str, manifest: Manifest, part: Part, say: Callable[[str], None]) -> int:
     """The child. Exit code 1 where a bit differs."""
     device, variants, different = here(), 0, 0
@@ -222,7 +206,7 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--tool", nargs="+", choices=TOOLS, default=list(TOOLS))
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="children of each tool")
     parser.add_argument("--part", type=Part.parse, help=argparse.SUPPRESS)
-    parser.add_argument("--step-past", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--mistake", choices=MISTAKES, help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     if options.jobs < 1:
         parser.error("--jobs: use 1 or more")
@@ -236,8 +220,8 @@ def main(argv: list[str] | None = None) -> int:
         manifest = load(Path(options.generated) if options.generated else None)
         if options.part:
             return run(options.tool[0], manifest, options.part, print)
-        if options.step_past:
-            step_past(manifest, here())
+        if options.mistake:
+            MISTAKES[options.mistake](manifest, here())
             return 0
     except GroupwiseError as error:
         print(error, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The sanitizer sees this project's kernels: a known error must be reported."""
+"""The sanitizers see this project's kernels: a known mistake must be reported."""
 
 from __future__ import annotations
 
@@ -15,9 +15,16 @@ pytestmark = pytest.mark.gpu
 
 
 @pytest.mark.skipif(shutil.which(sanitize.PROGRAM) is None, reason="needs the CUDA toolkit")
-def test_a_step_past_an_allocation_is_reported(manifest: Manifest) -> None:
+@pytest.mark.parametrize(
+    ("tool", "mistake", "told"),
+    [
+        ("memcheck", "step-past", "Invalid __global__ read of size"),
+        ("racecheck", "race", "hazard"),
+    ],
+)
+def test_a_mistake_is_reported(manifest: Manifest, tool: str, mistake: str, told: str) -> None:
     done = subprocess.run(
-        sanitize.command("memcheck", manifest, "--step-past"),
+        sanitize.command(tool, manifest, "--mistake", mistake),
         env=sanitize.environment(),
         cwd=Path(__file__).parents[2],
         stdout=subprocess.PIPE,
@@ -25,5 +32,6 @@ def test_a_step_past_an_allocation_is_reported(manifest: Manifest) -> None:
         text=True,
         check=False,
     )
-    assert "Invalid __global__ read of size" in done.stdout, done.stdout
-    assert done.returncode != 0
+    assert told in done.stdout, done.stdout
+    errors = sanitize.verdict(tool, done.stdout, done.returncode).errors
+    assert errors and done.returncode != 0, done.stdout

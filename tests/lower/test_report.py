@@ -12,7 +12,16 @@ from generator.data import folder
 from generator.emit.outputs import outputs
 from generator.emit.sync import write
 from generator.errors import BuildError
-from generator.lower.choice import NEXT, NOT_TUNED, ChoiceFacts, Problem, choice, problem
+from generator.lower.choice import (
+    NEXT,
+    NOT_TUNED,
+    UNUSED,
+    ChoiceFacts,
+    Problem,
+    choice,
+    problem,
+    unused_tile,
+)
 from generator.lower.facts import ContractReport, LayerReport, SpecReport
 from generator.lower.plan import Plan
 from generator.lower.program import Program, Selection, program
@@ -148,11 +157,11 @@ def test_layers_take_the_plans_that_a_build_ranks(built: Program) -> None:
             for p in layer.plans
         ]
         found = {
-            target: [
+            facts.target: [
                 (band.low, band.high, [(each.plan, list(each.requires)) for each in band.plans])
-                for band in bands
+                for band in facts.bands
             ]
-            for target, bands in report.targets.items()
+            for facts in report.targets
         }
         assert found == {
             target: [
@@ -230,6 +239,43 @@ def test_what_no_layer_takes_is_kept_nowhere() -> None:
     asked = Problem(rows=97, n=1280, k=512, experts=24)
     [facts] = contract(name, "sm_90", asked=asked).targets
     assert facts.choice is not None and facts.choice.design is None
+    assert facts.choice.nothing == UNUSED
+    assert {each.why for each in facts.choice.others} == {f"not emitted, {UNUSED}"}
+
+
+def test_a_row_tile_that_no_layer_uses_is_told_as_such() -> None:
+    """On ilu, up of this layer has no design with row tiles of 64, so that down is not emitted with
+    them, though they are legal and cheaper.
+    """
+    asked = Problem(rows=9700, n=2048, k=768, experts=24)
+    [facts] = contract("down_w4g128_a8_bf16_v1", "ilu", asked=asked).targets
+    assert [(band.block_m, band.used) for band in facts.bands] == [(16, True), (64, False)]
+    assert facts.choice is not None and facts.choice.design is not None
+    because = f"cheaper here by the model, but not emitted, {unused_tile(64)}"
+    assert {each.why for each in facts.choice.others if "m64" in each.design} == {because}
+    report = contract("down_w4g128_a8_bf16_v1", "ilu", asked=asked)
+    assert any(line.endswith(f"({unused_tile(64)})") for line in lines(report))
+    assert not any(f"({UNUSED})" in line for line in lines(report))
+
+
+def test_a_spec_says_of_each_gemm_what_its_contract_says() -> None:
+    asked = Problem(rows=97, n=2048, k=768, experts=24)
+    report = explain(SHIPPED, "w4a8", asked, ("sm_90", "portable"))
+    assert isinstance(report, SpecReport)
+    chosen = 0
+    for total in report.targets:
+        for built in total.built:
+            if not built.contract.startswith(("up_", "down_")):
+                assert built.choice is None and not built.proofs and built.kept
+                continue
+            [facts] = contract(built.contract, total.target, asked=asked).targets
+            assert (built.choice, built.proofs) == (facts.choice, facts.proofs)
+            assert built.kept == tuple(each.design for each in facts.kept)
+            chosen += bool(built.choice and built.choice.design)
+    assert chosen > 4
+    assert sum(line.startswith("  kept ") for line in lines(report)) == sum(
+        total.contracts for total in report.targets
+    )
 
 
 def chosen(asked: Problem, name: str = DOWN, target: str = "sm_90") -> ChoiceFacts:
@@ -284,7 +330,12 @@ def test_rows_are_shared_by_experts_that_can_own_one() -> None:
 
 @pytest.mark.parametrize(
     ("name", "asked"),
-    [("w8a8", None), ("layer_w4g512g320_a8_swiglu_bf16_v1", None), (DOWN, PROBLEMS[0])],
+    [
+        ("w8a8", None),
+        ("w4a8", PROBLEMS[0]),
+        ("layer_w4g512g320_a8_swiglu_bf16_v1", None),
+        (DOWN, PROBLEMS[0]),
+    ],
 )
 def test_reports_are_plain_data_and_text(name: str, asked: Problem | None) -> None:
     report = explain(SHIPPED, name, asked)
@@ -353,18 +404,12 @@ def test_a_problem_is_read_whatever_its_order() -> None:
             " `python -m generator list --all` names what there is",
         ),
         (
-            "w8a8",
-            PROBLEMS[0],
-            (),
-            "[build] --problem: w8a8 is a spec, no single operation; name an operation contract;"
-            " `python -m generator list --kind contracts` names them",
-        ),
-        (
             "layer_w8gn_a8_swiglu_bf16_v1",
             PROBLEMS[0],
             (),
             "[build] --problem: layer_w8gn_a8_swiglu_bf16_v1 is a layer, no single operation;"
-            " name an operation contract; `python -m generator list --kind contracts` names them",
+            " name one of up_w8gn_a8_swiglu_bf16_v1, down_w8gn_a8_bf16_v1,"
+            " up_w8gn_a8_swiglu_bf16_amax_v1, down_w8gn_a8_bf16_requantbf16_v1",
         ),
         (
             "route_ids_v1",
