@@ -170,7 +170,7 @@ def _build(options: argparse.Namespace) -> int:
     out, files = _outputs(options)
     difference = write(out, files)
     print(
-        f"{_modules(files)} modules in {out}: {len(difference.missing)} new,"
+        f"{_modules(files)} modules in {out}; files: {len(difference.missing)} new,"
         f" {len(difference.changed)} changed, {len(difference.stale)} removed"
     )
     return 0

@@ -48,7 +48,7 @@ def built(tmp_path: Path) -> Path:
     """A folder that holds `generated`, built from there by a relative path."""
     done = generator("build", *COMBINE, "--out", "generated", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "2 modules in generated: 4 new, 0 changed, 0 removed\n"
+    assert done.stdout == "2 modules in generated; files: 4 new, 0 changed, 0 removed\n"
     return tmp_path
 
 
@@ -64,7 +64,7 @@ def test_build_writes_the_selected_contracts_from_any_folder(built: Path) -> Non
 
 def test_second_build_changes_nothing(built: Path) -> None:
     done = generator("build", *COMBINE, "--out", "generated", cwd=built)
-    assert done.stdout == "2 modules in generated: 0 new, 0 changed, 0 removed\n"
+    assert done.stdout == "2 modules in generated; files: 0 new, 0 changed, 0 removed\n"
 
 
 def test_check_of_fresh_modules_is_0(built: Path) -> None:
@@ -100,7 +100,7 @@ def test_check_of_a_changed_module_is_1_and_shows_the_change(built: Path) -> Non
         (
             ("--contract", "sideways_*"),
             "[build] --contract sideways_*: matches no contract and no layer;"
-            " `python -m generator list --all` names what can be built\n",
+            " `python -m generator list --all` names all but layers of two group sizes\n",
         ),
         (("--specs", "nowhere"), "[spec] nowhere: no such folder; pass --specs DIR\n"),
     ],
@@ -268,7 +268,7 @@ def test_list_sorts_layers_by_name(printed: Printed) -> None:
             ("explain", "combine_bf16_v2"),
             "[build] explain combine_bf16_v2: names no spec, no contract and no layer"
             " (nearest: combine_bf16_v1, combine_fp16_v1);"
-            " `python -m generator list --all` names what there is\n",
+            " `python -m generator list --all` names all but layers of two group sizes\n",
         ),
         (
             ("explain", "combine_bf16_v1", "--problem", "rows=1"),

@@ -196,7 +196,9 @@ def _nothing(
         what = f"{', '.join(sorted(operations))} is not emitted for {names}"
         return Finding(asked, what, "add `--target portable`")
     what = "matches no contract and no layer"
-    return Finding(asked, what, "`python -m generator list --all` names what can be built")
+    return Finding(
+        asked, what, "`python -m generator list --all` names all but layers of two group sizes"
+    )
 
 
 def _layers(

@@ -144,7 +144,11 @@ def _unknown(name: str, catalogue: Catalogue) -> Finding:
     what = "names no spec, no contract and no layer"
     if close:
         what += f" (nearest: {', '.join(close)})"
-    return Finding(f"explain {name}", what, "`python -m generator list --all` names what there is")
+    return Finding(
+        f"explain {name}",
+        what,
+        "`python -m generator list --all` names all but layers of two group sizes",
+    )
 
 
 def _spec_report(

@@ -394,14 +394,14 @@ def test_a_problem_is_read_whatever_its_order() -> None:
             None,
             (),
             "[build] explain w8a9: names no spec, no contract and no layer (nearest: w8a8);"
-            " `python -m generator list --all` names what there is",
+            " `python -m generator list --all` names all but layers of two group sizes",
         ),
         (
             "?",
             None,
             (),
             "[build] explain ?: names no spec, no contract and no layer;"
-            " `python -m generator list --all` names what there is",
+            " `python -m generator list --all` names all but layers of two group sizes",
         ),
         (
             "layer_w8gn_a8_swiglu_bf16_v1",
