@@ -5,6 +5,7 @@ Layers are read off a manifest: GPU machines run this without a spec.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,6 +18,7 @@ from generator.verify.cases import Shape, turn_of
 from generator.verify.inputs import Tokens, seed_state, sorted_rows, tokens
 from generator.verify.stages import Checked, check_stages, poisoned
 
+EXAMPLES = int(os.environ.get("GROUPWISE_EXAMPLES", "10000"))  # of the nightly tests
 ROUTINGS = ("uniform", "one_hot", "half_idle", "anywhere", "twice", "none")
 WEIGHTS = ("normalized", "zeros", "negative", "nan", "infinite")
 ROWS = ("normal", "zeros", "huge", "tiny", "nan", "infinite", "one value")

@@ -110,11 +110,9 @@ class ChoiceFacts:
     tuning: str
 
 
-def choice(
-    plan: Plan, spec: Spec, asked: Problem, tiles: Collection[int | None] | None = None
-) -> ChoiceFacts:
+def choice(plan: Plan, spec: Spec, asked: Problem, tiles: Collection[int | None]) -> ChoiceFacts:
     """As generator/runtime/select.py chooses: the first design of the band that accepts. `tiles`:
-    the row tiles by which some layer uses the contract, None for any.
+    the row tiles of bands in which a layer uses the contract; None among them is any.
     """
     rows = rows_per_expert(asked.rows, asked.experts)
     shape = Shape(min(asked.experts, asked.rows), rows, asked.n, asked.k)
@@ -164,10 +162,10 @@ def unused_tile(block_m: int | None) -> str:
     return f"no layer takes a plan with this contract by row tiles of {block_m} here"
 
 
-def _not_emitted(variant: Variant, plan: Plan, tiles: Collection[int | None] | None) -> str:
+def _not_emitted(variant: Variant, plan: Plan, tiles: Collection[int | None]) -> str:
     if not plan.kept:
         return f"not emitted, {UNUSED}"
-    if tiles is not None and variant.design.block_m not in tiles:
+    if None not in tiles and variant.design.block_m not in tiles:
         return f"not emitted, {unused_tile(variant.design.block_m)}"
     return "not kept, others serve the models' shapes"
 

@@ -22,6 +22,9 @@ from generator.lower.plan import Plan, lower
 from generator.lower.shapes import Users, users
 from generator.spec.model import Model, Spec, SpecSet, Target
 
+# Where a user finds the names that can be asked for.
+LISTED = "`python -m generator list --all` names all but layers of two group sizes"
+
 
 @dataclass(frozen=True, slots=True)
 class Selection:
@@ -134,7 +137,7 @@ def plan_bands(
 
 def _restricted(plan: Plan, ranked: Mapping[LayerContract, LayerEntry], known: Users) -> Plan:
     """Without the designs of bands in which no layer takes a plan that uses the contract."""
-    if plan.contract.operation not in ("up", "down"):
+    if not isinstance(plan.contract, GemmContract):
         return plan
     wanted = [
         band
@@ -196,9 +199,7 @@ def _nothing(
         what = f"{', '.join(sorted(operations))} is not emitted for {names}"
         return Finding(asked, what, "add `--target portable`")
     what = "matches no contract and no layer"
-    return Finding(
-        asked, what, "`python -m generator list --all` names all but layers of two group sizes"
-    )
+    return Finding(asked, what, LISTED)
 
 
 def _layers(

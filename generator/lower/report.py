@@ -16,6 +16,7 @@ from generator.lower.bands import Band
 from generator.lower.choice import Problem, choice
 from generator.lower.contract import (
     Contract,
+    GemmContract,
     LayerContract,
     all_layers,
     contract_digest,
@@ -43,13 +44,11 @@ from generator.lower.facts import (
 )
 from generator.lower.layer import PlanBand, wanted_bands
 from generator.lower.plan import Plan, lower
-from generator.lower.program import Program, Selection, has_gemms, plan_bands, program
+from generator.lower.program import LISTED, Program, Selection, has_gemms, plan_bands, program
 from generator.lower.prune import RULES, Rejection
 from generator.lower.shapes import Users, users
 from generator.lower.variant import Variant
 from generator.spec.model import OperationName, Spec, SpecSet, Target
-
-GEMMS = ("up", "down")
 
 
 @dataclass(frozen=True)
@@ -132,7 +131,7 @@ def explain(
     layer = catalogue.layers[name]
     if asked is not None:
         every = (each for plan in plans(catalogue.specs[layer.spec], layer) for each in plan.rows)
-        gemms = dict.fromkeys(each.name for each in every if each.operation in GEMMS)
+        gemms = dict.fromkeys(each.name for each in every if isinstance(each, GemmContract))
         what = f"{name} is a layer, no single operation"
         raise BuildError(Finding("--problem", what, f"name one of {', '.join(gemms)}"))
     return _layer_report(catalogue, layer, targets)
@@ -144,11 +143,7 @@ def _unknown(name: str, catalogue: Catalogue) -> Finding:
     what = "names no spec, no contract and no layer"
     if close:
         what += f" (nearest: {', '.join(close)})"
-    return Finding(
-        f"explain {name}",
-        what,
-        "`python -m generator list --all` names all but layers of two group sizes",
-    )
+    return Finding(f"explain {name}", what, LISTED)
 
 
 def _spec_report(
@@ -191,7 +186,7 @@ def _totals(
 
 def _built(plan: Plan, catalogue: Catalogue, asked: Problem | None) -> BuiltFacts:
     contract, found = plan.contract, None
-    if asked is not None and contract.operation in GEMMS:
+    if asked is not None and isinstance(contract, GemmContract):
         tiles = {band.block_m for band in catalogue.used_bands(contract, plan.target)}
         found = choice(plan, catalogue.owners(contract)[0], asked, tiles)
     kept = tuple(each.design.name for each in plan.kept)
@@ -276,7 +271,7 @@ def _contract_report(
         if target.name not in lacking:
             plan = lower(spec, contract, target, sources)
             tiles = {each.band.block_m for each in plan.bands}
-            if operation in GEMMS:
+            if isinstance(contract, GemmContract):
                 used = catalogue.used_bands(contract, target)
                 plan, tiles = plan.within(used), {band.block_m for band in used}
             reports.append(_target_facts(plan, spec, tiles, asked))

@@ -5,20 +5,17 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from generator.runtime.manifest import Manifest
-from tests.random_layers import check_random_layer, random_layers
+from tests.random_layers import EXAMPLES, check_random_layer, random_layers
 
 pytestmark = [pytest.mark.gpu, pytest.mark.nightly]
 
 MOST_TOKENS = 400  # up to three row tiles of the largest for one expert
-EXAMPLES = int(os.environ.get("GROUPWISE_EXAMPLES", "10000"))
 
 
 @settings(

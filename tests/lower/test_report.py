@@ -100,7 +100,7 @@ def test_the_choice_is_the_runtimes(
     [plan] = (p for p in emitted.plans if (p.contract.name, p.target.name) == (name, target))
     refused, ranks, bands = 0, set(), set()
     for asked in PROBLEMS:
-        found = choice(plan, SPECS[spec_of(plan)], asked)
+        found = choice(plan, SPECS[spec_of(plan)], asked, {None})
         expected = runtime_designs(plan, asked, manifest)
         if found.design is None:
             assert expected == [], asked
@@ -118,7 +118,7 @@ def test_the_choice_is_the_runtimes(
 
 def test_some_choice_is_not_the_first_of_its_band(emitted: Program) -> None:
     [plan] = (p for p in emitted.plans if (p.contract.name, p.target.name) == (DOWN, "sm_90"))
-    found = choice(plan, SPECS["w8a8"], Problem(rows=40000, n=96, k=512, experts=24))
+    found = choice(plan, SPECS["w8a8"], Problem(rows=40000, n=96, k=512, experts=24), {None})
     assert found.rank is not None and found.rank > 1
     refusing = found.others[: found.rank - 1]
     assert [each.rank for each in refusing] == list(range(1, found.rank))
@@ -258,6 +258,15 @@ def test_a_row_tile_that_no_layer_uses_is_told_as_such() -> None:
     assert not any(f"({UNUSED})" in line for line in lines(report))
 
 
+def test_designs_without_bands_of_their_own_lose_by_cost() -> None:
+    """A row-wise operation has one band, whatever its designs' rows per program."""
+    asked = Problem(rows=97, n=2048, k=2048, experts=24)
+    [facts] = contract("quantize_a8_bf16_v1", "portable", asked=asked).targets
+    assert facts.choice is not None and facts.choice.others
+    told = {each.why for each in facts.choice.others}
+    assert told == {"not kept, others serve the models' shapes"}
+
+
 def test_a_spec_says_of_each_gemm_what_its_contract_says() -> None:
     asked = Problem(rows=97, n=2048, k=768, experts=24)
     report = explain(SHIPPED, "w4a8", asked, ("sm_90", "portable"))
@@ -288,7 +297,7 @@ def chosen(asked: Problem, name: str = DOWN, target: str = "sm_90") -> ChoiceFac
 def choices(emitted: Program) -> list[ChoiceFacts]:
     """Those of a contract on sm_90 for every problem."""
     [plan] = (p for p in emitted.plans if (p.contract.name, p.target.name) == (DOWN, "sm_90"))
-    return [choice(plan, SPECS["w8a8"], asked) for asked in PROBLEMS]
+    return [choice(plan, SPECS["w8a8"], asked, {None}) for asked in PROBLEMS]
 
 
 def test_costs_are_the_terms_that_add_up(choices: list[ChoiceFacts]) -> None:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from generator.runtime.manifest import Manifest
-from tests.random_layers import check_random_layer, random_layers
+from tests.random_layers import EXAMPLES, check_random_layer, random_layers
 
-EXAMPLES = int(os.environ.get("GROUPWISE_EXAMPLES", "10000"))
 ANY = settings(
     deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.large_base_example]
 )
