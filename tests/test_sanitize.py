@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 import pytest
 import torch
 
 from generator.runtime import interpreter
-from generator.runtime.manifest import load
+from generator.runtime.manifest import Manifest, load
 from generator.verify.cases import Shape
 from tests.gpu import sanitize
+from tests.gpu.mistakes import MISTAKES
 
 SMALL = Shape(2, 3, 2, 64, 64, 3)
 
@@ -110,17 +112,43 @@ def test_a_bit_that_differs_fails_the_child(
     assert printed.endswith("sanitized 2 variants, 5 bits different\n")
 
 
+def children_print(
+    monkeypatch: pytest.MonkeyPatch, text: Callable[[str, tuple[str, ...]], str], code: int = 0
+) -> None:
+    """Children that say something and end, instead of those under the tools."""
+    monkeypatch.setattr(sanitize, "PROGRAM", sys.executable)  # any program that is there
+
+    def command(tool: str, _: Manifest, *does: str) -> list[str]:
+        return [sys.executable, "-c", f"print({text(tool, does)!r}); raise SystemExit({code})"]
+
+    monkeypatch.setattr(sanitize, "command", command)
+
+
+@pytest.mark.parametrize("tool", ["memcheck", "racecheck"])
+def test_a_tool_that_does_not_see_a_known_mistake_fails(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tool: str
+) -> None:
+    [(name, mistake)] = [(n, each) for n, each in MISTAKES.items() if each.tool == tool]
+    for said, code in (
+        ("ERROR SUMMARY: 0 errors", 0),  # it saw nothing
+        (f"{mistake.report}\nERROR SUMMARY: 1 error", 0),  # it does not fail for errors
+        ("ERROR SUMMARY: 1 error", 1),  # it saw something else
+        (mistake.report, 1),  # it ended before its summary
+    ):
+        children_print(monkeypatch, lambda *_, said=said: said, code)
+        assert sanitize.main(["--tool", tool]) == 1
+        assert capsys.readouterr().out == f"{said}\n{tool} does not report `{name}`\n"
+    children_print(monkeypatch, lambda *_: f"{mistake.report}\nERROR SUMMARY: 1 error", 1)
+    assert sanitize.unseen(tool, load()) == []
+
+
 def test_the_children_of_a_tool_share_every_layer_and_shape(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     manifest = load()
     monkeypatch.setattr(sanitize, "sanitized", lambda *_, **__: iter([(0, "up a")]))
-    monkeypatch.setattr(sanitize, "PROGRAM", sys.executable)  # any program that is there
-    monkeypatch.setattr(
-        sanitize,
-        "command",
-        lambda tool, manifest, *does: [sys.executable, "-c", f"print('{tool} {does[1]}')"],
-    )
+    monkeypatch.setattr(sanitize, "unseen", lambda *_: [])
+    children_print(monkeypatch, lambda tool, does: f"{tool} {does[1]}")
     assert sanitize.main(["--jobs", "2", "--tool", "memcheck", "initcheck"]) == 1
     printed = capsys.readouterr().out
     assert printed.count("memcheck 1/2: memcheck 1/2\n") == 1

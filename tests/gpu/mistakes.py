@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import triton
@@ -64,7 +65,16 @@ def race(_: Manifest, device: torch.device) -> None:
     torch.cuda.synchronize()
 
 
-MISTAKES: Mapping[str, Callable[[Manifest, torch.device], None]] = {
-    "step-past": step_past,
-    "race": race,
+@dataclass(frozen=True)
+class Mistake:
+    """What to run, the tool that must report it, and a part of its report."""
+
+    run: Callable[[Manifest, torch.device], None]
+    tool: str
+    report: str
+
+
+MISTAKES = {
+    "step-past": Mistake(step_past, "memcheck", "Invalid __global__ read of size"),
+    "race": Mistake(race, "racecheck", "hazard"),
 }

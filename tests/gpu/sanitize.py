@@ -4,7 +4,8 @@
 
 Each tool watches N child processes, which share every layer contract at small shapes, by every plan
 and from both starts, and again every variant that accepts them. No tensor shares an allocation with
-another, so that a step past the end of one is seen.
+another, so that a step past the end of one is seen. First, memcheck and racecheck must report a
+known mistake each.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from generator.verify.stages import Checked, check_stages, check_variants, poiso
 from tests.gpu.cases import calls, plan_names
 from tests.gpu.mistakes import MISTAKES
 
+ROOT = Path(__file__).parents[2]
 PROGRAM = "compute-sanitizer"
 TOOLS = ("memcheck", "racecheck", "initcheck")
 TOKENS = 40  # small, yet more rows for an expert than the smallest row tile has
@@ -134,14 +136,34 @@ def total(verdicts: Sequence[Verdict]) -> Verdict:
     )
 
 
+def unseen(tool: str, manifest: Manifest) -> list[str]:
+    """The known mistakes that a tool does not report: then its silence means nothing."""
+    names = []
+    for name, mistake in MISTAKES.items():
+        if mistake.tool == tool:
+            done = subprocess.run(
+                command(tool, manifest, "--mistake", name),
+                env=environment(),
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                check=False,
+            )
+            told = verdict(tool, done.stdout, done.returncode)
+            if not told.errors or told.exit_code == 0 or mistake.report not in done.stdout:
+                print(done.stdout, end="")
+                names.append(name)
+    return names
+
+
 def watch(tool: str, manifest: Manifest, part: Part) -> Verdict:
     """Start the child under a tool, pass on what it says, and read the summary off it."""
-    root = Path(__file__).parents[2]
     lines = []
     with subprocess.Popen(
         command(tool, manifest, "--part", str(part)),
         env=environment(),
-        cwd=root,
+        cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -214,14 +236,16 @@ def arguments(argv: list[str] | None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """0 where every tool found nothing, 1 where one found something, 2 where none can start."""
+    """0 where every tool found nothing, 1 where one found something or does not see what it must,
+    2 where none can start.
+    """
     options = arguments(argv)
     try:
         manifest = load(Path(options.generated) if options.generated else None)
         if options.part:
             return run(options.tool[0], manifest, options.part, print)
         if options.mistake:
-            MISTAKES[options.mistake](manifest, here())
+            MISTAKES[options.mistake].run(manifest, here())
             return 0
     except GroupwiseError as error:
         print(error, file=sys.stderr)
@@ -230,6 +254,14 @@ def main(argv: list[str] | None = None) -> int:
         fix = "install the CUDA toolkit, or add its bin folder (/usr/local/cuda/bin) to PATH"
         print(f"{PROGRAM} is not on the PATH; {fix}", file=sys.stderr)
         return 2
+    blind = [
+        f"{tool} does not report `{name}`"
+        for tool in options.tool
+        for name in unseen(tool, manifest)
+    ]
+    if blind:
+        print("\n".join(blind))
+        return 1
     parts = [Part(index, options.jobs) for index in range(options.jobs)]
     with ThreadPoolExecutor(len(options.tool) * options.jobs) as pool:
         watched = {
