@@ -8,7 +8,8 @@ import torch
 
 from generator.errors import Finding, LaunchError
 from generator.runtime import interpreter
-from generator.runtime.manifest import Entry, Manifest, Target
+from generator.runtime.entry import Entry
+from generator.runtime.manifest import Manifest, Target
 
 
 def targets_for(device: torch.device, manifest: Manifest) -> tuple[str, ...]:

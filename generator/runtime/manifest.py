@@ -1,106 +1,20 @@
-"""manifest.json as the runtime reads it: entries, layers, selection bands, and the modules behind
-them.
-"""
+"""manifest.json as the runtime reads it: entries, layers, selection bands."""
 
 from __future__ import annotations
 
-import importlib.util
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from generator.conditions import Condition, Multiple, condition_from_data
 from generator.errors import BuildError, Finding
+from generator.runtime.entry import Count, Entry, damaged
 
 DIMENSIONS = {"rows", "N", "K", "experts"}  # what conditions and counts may speak of
 SCHEMA = 2  # the manifest that this reader understands
-
-
-@dataclass(frozen=True, slots=True)
-class Count:
-    """A run-time argument: a dimension in units that the module multiplies back."""
-
-    argument: str
-    of: str
-    unit: int
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One emitted module."""
-
-    contract: str
-    target: str
-    design: str
-    symbol: str
-    path: Path
-    block_m: int | None
-    block_n: int | None
-    block_k: int | None
-    warps: int
-    stages: int
-    dot: str | None  # dot strategy of a GEMM
-    unpack: str | None  # how a GEMM takes nibbles apart
-    requires: tuple[Condition, ...]
-    counts: tuple[Count, ...]
-    proof: str | None
-
-    @property
-    def name(self) -> str:
-        return f"{self.target}/{self.design}"
-
-    @property
-    def needs_gpu(self) -> bool:
-        """Whether the CPU interpreter cannot run the module: it has inline PTX."""
-        return self.unpack == "ptx"
-
-    @property
-    def rows_per_program(self) -> int:
-        """Of GEMMs and row-wise operations; `load` has checked that it is there."""
-        return self._block("m", self.block_m)
-
-    @property
-    def columns_per_program(self) -> int:
-        """Of GEMMs and the combine."""
-        return self._block("n", self.block_n)
-
-    def _block(self, letter: str, size: int | None) -> int:
-        if size is None or size < 1:
-            manifest = self.path.parents[3] / "manifest.json"
-            raise BuildError(_damaged(manifest, f"{self.symbol} has no block_{letter}"))
-        return size
-
-    @cached_property
-    def module(self) -> ModuleType:
-        """The emitted module, imported on first use."""
-        spec = importlib.util.spec_from_file_location(f"groupwise_kernels.{self.symbol}", self.path)
-        if spec is None or spec.loader is None or not self.path.is_file():
-            raise BuildError(
-                Finding(str(self.path), "the module is missing", "run `python -m generator build`")
-            )
-        module = importlib.util.module_from_spec(spec)
-        try:
-            spec.loader.exec_module(module)
-        except SyntaxError as error:
-            raise BuildError(_damaged(self.path, str(error))) from error
-        if not hasattr(module, self.symbol) or not hasattr(module, "OPTIONS"):
-            raise BuildError(_damaged(self.path, f"it has no {self.symbol} or no OPTIONS"))
-        return module
-
-    @cached_property
-    def kernel(self) -> Any:
-        """The Triton kernel of the module."""
-        return getattr(self.module, self.symbol)
-
-    @cached_property
-    def options(self) -> Mapping[str, object]:
-        """Launch options: warps, stages, fp fusion."""
-        options: Mapping[str, object] = self.module.OPTIONS
-        return options
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,10 +173,10 @@ def _load(directory: Path) -> Manifest:
             Finding(str(path), "does not exist", "run `python -m generator build --out DIR`")
         ) from None
     except (OSError, ValueError) as error:
-        raise BuildError(_damaged(path, str(error))) from error
+        raise BuildError(damaged(path, str(error))) from error
     schema = data.get("schema") if isinstance(data, dict) else None
     if not isinstance(schema, int) or schema < 1:
-        raise BuildError(_damaged(path, "it has no schema number"))
+        raise BuildError(damaged(path, "it has no schema number"))
     if schema < SCHEMA:
         raise BuildError(
             Finding(
@@ -282,10 +196,10 @@ def _load(directory: Path) -> Manifest:
     try:
         manifest = _manifest(directory, data)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise BuildError(_damaged(path, f"{type(error).__name__}: {error}")) from error
+        raise BuildError(damaged(path, f"{type(error).__name__}: {error}")) from error
     broken = list(_inconsistencies(manifest))
     if broken:
-        raise BuildError([_damaged(path, each) for each in broken])
+        raise BuildError([damaged(path, each) for each in broken])
     return manifest
 
 
@@ -322,10 +236,6 @@ def _inconsistencies(manifest: Manifest) -> Iterator[str]:
     for model in manifest.models.values():
         if not set(model.layers) <= manifest.layers.keys():
             yield f"{model.name} uses layers that are not there"
-
-
-def _damaged(path: Path, what: str) -> Finding:
-    return Finding(str(path), f"is damaged: {what}", "run `python -m generator build`")
 
 
 def _manifest(directory: Path, data: Mapping[str, Any]) -> Manifest:

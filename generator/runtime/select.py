@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from generator.conditions import Condition, Multiple, ProductBelow
 from generator.errors import Finding, NoVariantError
-from generator.runtime.manifest import Entry, LayerPlan, Manifest
+from generator.runtime.entry import Entry
+from generator.runtime.manifest import LayerPlan, Manifest
 from generator.runtime.problem import LayerProblem, Problem
 
 LOG = logging.getLogger("groupwise")

@@ -11,8 +11,9 @@ import torch
 from generator.runtime import launch, reference
 from generator.runtime.device import current, runs
 from generator.runtime.device_exp import device_exp_table
+from generator.runtime.entry import Entry
 from generator.runtime.layer import LayerRun
-from generator.runtime.manifest import Entry, Layer, Manifest
+from generator.runtime.manifest import Layer, Manifest
 from generator.runtime.pack import PackedExperts, int8_weights
 from generator.runtime.workspace import tile_bound, torch_dtype
 from generator.verify.compare import Comparison, compare

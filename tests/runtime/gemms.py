@@ -10,7 +10,8 @@ from generator.formats import FORMATS
 from generator.packing import groups_of
 from generator.runtime import launch, reference
 from generator.runtime.device import current
-from generator.runtime.manifest import Entry, Layer
+from generator.runtime.entry import Entry
+from generator.runtime.manifest import Layer
 from generator.runtime.nibbles import planes_of_rows
 from generator.runtime.workspace import torch_dtype
 

@@ -16,7 +16,8 @@ from generator.errors import NoVariantError
 from generator.lower.program import Selection, program
 from generator.runtime import layer as layer_module
 from generator.runtime import reference
-from generator.runtime.manifest import Entry, Layer, Manifest, load
+from generator.runtime.entry import Entry
+from generator.runtime.manifest import Layer, Manifest, load
 from generator.runtime.problem import LayerProblem, Problem
 from generator.runtime.select import select, select_layer
 from generator.runtime.workspace import torch_dtype

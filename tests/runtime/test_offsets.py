@@ -14,7 +14,8 @@ import torch
 
 from generator.runtime import interpreter, launch, reference
 from generator.runtime.device import current
-from generator.runtime.manifest import Entry, Layer, Manifest
+from generator.runtime.entry import Entry
+from generator.runtime.manifest import Layer, Manifest
 from generator.runtime.workspace import torch_dtype
 from generator.verify.compare import differing_bits
 from tests.runtime.gemms import Operands, operands

@@ -8,7 +8,8 @@ import torch
 from generator.formats import FORMATS
 from generator.runtime import launch, reference
 from generator.runtime.device import current
-from generator.runtime.manifest import Entry, Manifest
+from generator.runtime.entry import Entry
+from generator.runtime.manifest import Manifest
 from generator.runtime.nibbles import planes_of_rows
 from generator.runtime.workspace import torch_dtype
 from generator.verify.compare import differing_bits
