@@ -14,7 +14,8 @@ from generator.lower.variant import Variant
 from generator.spec.canonical import digest
 from generator.spec.model import Model, Target
 
-SCHEMA = 2  # raised when a reader of the old shape would go wrong
+CUDA_WARP = 32  # threads, on every device that Triton's CUDA back end compiles for
+SCHEMA = 3  # raised when a reader of the old shape would go wrong
 
 
 def manifest(program: Program, templates: Path) -> str:
@@ -63,10 +64,19 @@ def _target(target: Target) -> dict[str, object]:
     return {
         "backend": target.backend,
         "capability": None if target.capability == "none" else list(target.capability),
-        "compiler": None if target.compiler == "none" else target.compiler.model_dump(),
+        "compiler": _compiler(target),
         "dots": list(target.dots),
         "shared_memory": target.shared_memory,
+        "registers": target.registers,
     }
+
+
+def _compiler(target: Target) -> dict[str, object] | None:
+    """What Triton compiles for; the warps of a stand-in are those of its own back end."""
+    if target.compiler == "none":
+        return None
+    warp_size = target.warp_size if target.compiler.backend == "hip" else CUDA_WARP
+    return {**target.compiler.model_dump(), "warp_size": warp_size}
 
 
 def _model(model: Model, program: Program) -> dict[str, object]:

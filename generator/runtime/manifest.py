@@ -14,7 +14,16 @@ from generator.errors import BuildError, Finding
 from generator.runtime.entry import Count, Entry, damaged
 
 DIMENSIONS = {"rows", "N", "K", "experts"}  # what conditions and counts may speak of
-SCHEMA = 2  # the manifest that this reader understands
+SCHEMA = 3  # the manifest that this reader understands
+
+
+@dataclass(frozen=True, slots=True)
+class Compiler:
+    """What Triton compiles for where no device of a target is at hand."""
+
+    backend: str
+    arch: int | str
+    warp_size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +35,8 @@ class Target:
     capability: tuple[int, int] | None
     dots: tuple[str, ...]  # dot strategies that compile right for it
     shared_memory: int  # bytes that one of its programs may take
+    registers: int  # 32-bit vector registers that one of its threads may take
+    compiler: Compiler | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +143,10 @@ class Manifest:
         for entry in self.entries:
             grouped.setdefault(entry.contract, []).append(entry)
         return {name: tuple(entries) for name, entries in grouped.items()}
+
+    @cached_property
+    def by_symbol(self) -> Mapping[str, Entry]:
+        return {entry.symbol: entry for entry in self.entries}
 
     def __reduce__(self) -> tuple[Any, tuple[Path]]:
         """Copies and pickles of a model share one manifest a folder, and no imported modules."""
@@ -270,7 +285,16 @@ def _plan_band(data: Mapping[str, Any]) -> PlanBand:
 def _target(name: str, data: Mapping[str, Any]) -> Target:
     capability = data["capability"]
     pair = tuple(capability) if capability else None
-    return Target(name, data["backend"], pair, tuple(data["dots"]), data["shared_memory"])
+    compiler = data["compiler"]
+    return Target(
+        name=name,
+        backend=data["backend"],
+        capability=pair,
+        dots=tuple(data["dots"]),
+        shared_memory=data["shared_memory"],
+        registers=data["registers"],
+        compiler=None if compiler is None else Compiler(**compiler),
+    )
 
 
 def _layer(name: str, data: Mapping[str, Any]) -> Layer:
