@@ -105,6 +105,27 @@ def test_files_import_only_what_their_row_allows() -> None:
     assert wrong == []
 
 
+def test_what_is_copied_into_a_bundle_imports_its_own_package_relatively() -> None:
+    """A bundle is a package of another name."""
+    runtime = sorted((GENERATOR / "runtime").rglob("*.py"))
+    copied = [*runtime, *(GENERATOR / f"{name}.py" for name in sorted(LEAVES))]
+    named = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in copied
+        for node in ast.walk(tree(path))
+        for module in absolute(node)
+        if module.partition(".")[0] in ("generator", "generated")
+    ]
+    assert copied and named == []
+
+
+def absolute(node: ast.AST) -> list[str]:
+    """The modules that a statement imports by their whole name."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    return [str(node.module)] if isinstance(node, ast.ImportFrom) and not node.level else []
+
+
 def test_importing_the_package_imports_nothing_else() -> None:
     assert list(imported(GENERATOR / "__init__.py")) == []
 
