@@ -5,8 +5,6 @@ and under TYPE_CHECKING; two processes show that either half runs without the ot
 from __future__ import annotations
 
 import ast
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.util import resolve_name
@@ -15,6 +13,7 @@ from pathlib import Path
 from generator.emit.outputs import outputs
 from generator.lower.program import Selection, program
 from generator.spec.load import load
+from tests.blocked import python, without
 
 ROOT = Path(__file__).parents[1]
 GENERATOR = ROOT / "generator"
@@ -47,19 +46,6 @@ IMPORTS_OF_AN_EMITTED_MODULE = ["import triton", "import triton.language as tl"]
 HIDDEN_IMPORTS = {"__import__", "importlib.import_module", "import_module", "exec", "eval"}
 PRINTS = {"print", "sys.stdout", "sys.stderr"}
 EXITS = {"sys.exit", "os._exit", "exit", "quit", "SystemExit"}
-
-BLOCKER = """\
-import sys
-
-
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {names}:
-            raise ModuleNotFoundError(f"blocked: {{name}}", name=name)
-
-
-sys.meta_path.insert(0, Blocker())
-"""
 
 
 def files() -> list[Path]:
@@ -153,27 +139,15 @@ def test_emitted_modules_import_triton_alone() -> None:
     assert wrong == {}
 
 
-def without(folder: Path, *blocked: str) -> dict[str, str]:
-    """The environment of a process that cannot import `blocked`."""
-    (folder / "sitecustomize.py").write_text(BLOCKER.format(names=set(blocked)), encoding="utf-8")
-    return os.environ | {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}
-
-
-def python(*arguments: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False
-    )
-
-
 def test_runtime_needs_no_library_of_the_generator(tmp_path: Path) -> None:
-    environment = without(tmp_path, "jinja2", "yaml", "pydantic")
+    environment = without(tmp_path, "jinja2", "yaml", "pydantic", path=ROOT)
     assert "blocked: yaml" in python("-c", "import yaml", environment=environment).stderr
     done = python("-c", "import generator.runtime.module", environment=environment)
     assert done.returncode == 0, done.stderr
 
 
 def test_build_needs_neither_torch_nor_triton(tmp_path: Path) -> None:
-    environment = without(tmp_path, "torch", "triton")
+    environment = without(tmp_path, "torch", "triton", path=ROOT)
     assert "blocked: torch" in python("-c", "import torch", environment=environment).stderr
     out = tmp_path / "generated"
     done = python("-m", "generator", "build", "--out", str(out), environment=environment)

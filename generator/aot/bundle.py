@@ -216,9 +216,9 @@ It needs {" and ".join(DEPENDENCIES)}. `{name}[interpreter]` adds numpy, which T
 interpreter needs where there is no GPU; `{name}[files]` adds safetensors, which
 `{name}.runtime.pack` needs to save packed weights and to load them.
 
-Build a wheel in this folder:
+Build a wheel, from outside, so that it does not land among these files:
 
-    pip wheel --no-deps .
+    pip wheel --no-deps DIR
 
 ## Compiled kernels
 

@@ -64,11 +64,6 @@ class Difference:
     def __bool__(self) -> bool:
         return bool(self.missing or self.stale or self.changed)
 
-    @property
-    def written(self) -> frozenset[str]:
-        """What has to be written to undo it."""
-        return frozenset(self.missing + self.changed)
-
 
 def compare(directory: Path, files: Mapping[str, str | bytes]) -> Difference:
     """How a folder differs from given files; bytecode caches do not count."""
@@ -117,7 +112,8 @@ def write(directory: Path, files: Mapping[str, str | bytes], owner: Owner = BUIL
         # Stale files first, the others in their order: the owner may know all by the first of them.
         for path in difference.stale:
             (directory / path).unlink()
-        for path in (each for each in files if each in difference.written):
+        wanted = {*difference.missing, *difference.changed}
+        for path in (each for each in files if each in wanted):
             target = directory / path
             target.parent.mkdir(parents=True, exist_ok=True)
             _replace(target, _bytes(files[path]))
