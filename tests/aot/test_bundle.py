@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from generator.aot.bundle import BUNDLE, DEPENDENCIES, EXTRAS, bundle, compiled, library
+from generator.aot.bundle import BUNDLE, bundle, compiled, library
+from generator.aot.bundle_text import DEPENDENCIES, EXTRAS
 from generator.cli import main
 from generator.emit.sync import compare, write
 from generator.errors import BuildError
