@@ -18,8 +18,10 @@ from typing import TYPE_CHECKING
 
 from generator.data import folder, modules
 from generator.errors import BuildError, Finding, GroupwiseError
+from generator.version import VERSION
 
 if TYPE_CHECKING:
+    from generator.emit.sync import Difference
     from generator.lower.facts import Report
     from generator.lower.listing import Listing
     from generator.lower.program import Program
@@ -58,6 +60,26 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, metavar="DIR", help="default: generated/ beside the specs"
     )
     check.set_defaults(verb=_check)
+
+    bundle = verbs.add_parser(
+        "bundle",
+        help="write a package of only what serving needs",
+        description="Write a Python package of emitted modules and the runtime, for `pip wheel`. It"
+        " always holds the target `portable`, which alone routes, quantizes and combines and takes"
+        " every shape that the named targets leave out.",
+    )
+    _program_options(bundle)
+    bundle.add_argument("--out", type=Path, metavar="DIR", required=True, help="what to write")
+    bundle.add_argument(
+        "--name",
+        default="groupwise_moe",
+        metavar="NAME",
+        help="of the package; default: %(default)s",
+    )
+    bundle.add_argument(
+        "--cache", type=Path, metavar="DIR", help="a filled Triton cache to take along"
+    )
+    bundle.set_defaults(verb=_bundle)
 
     listing = verbs.add_parser("list", help="the layers and variants that build emits, one a line")
     _program_options(listing)
@@ -134,17 +156,22 @@ def _program_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--all", action="store_true", help="every contract, not only the models'")
 
 
-def _program(options: argparse.Namespace) -> Program:
+def _program(options: argparse.Namespace, *, portable: bool = False) -> Program:
+    """What the options name; with `portable`, targets of any back end stand beside those named."""
     from generator.lower.program import Selection, program
     from generator.spec.load import load
 
+    loaded = load(options.specs or folder("specs"))
+    targets = list(options.target)
+    if targets and portable:
+        targets += [each.name for each in loaded.targets if each.backend == "any"]
     selection = Selection(
         specs=tuple(options.spec),
         contracts=tuple(options.contract),
-        targets=tuple(options.target),
+        targets=tuple(targets),
         everything=options.all,
     )
-    return program(load(options.specs or folder("specs")), selection)
+    return program(loaded, selection)
 
 
 def _outputs(options: argparse.Namespace) -> tuple[Path, dict[str, str]]:
@@ -169,11 +196,13 @@ def _build(options: argparse.Namespace) -> int:
 
     out, files = _outputs(options)
     difference = write(out, files)
-    print(
-        f"{_modules(files)} modules in {out}; files: {len(difference.missing)} new,"
-        f" {len(difference.changed)} changed, {len(difference.stale)} removed"
-    )
+    print(f"{_modules(files)} modules in {out}; {_counted(difference)}")
     return 0
+
+
+def _counted(difference: Difference) -> str:
+    missing, changed, stale = difference.missing, difference.changed, difference.stale
+    return f"files: {len(missing)} new, {len(changed)} changed, {len(stale)} removed"
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -200,6 +229,22 @@ def _repeat(options: argparse.Namespace) -> str:
             words += [f"--{name}", value]
     words += ["--all"] if options.all else []
     return f" {shlex.join(words)}" if words else ""
+
+
+def _bundle(options: argparse.Namespace) -> int:
+    from generator.aot.bundle import BUNDLE, bundle, compiled, library
+    from generator.emit.outputs import outputs
+    from generator.emit.sync import write
+
+    cache = compiled(options.cache) if options.cache else {}
+    emitted = outputs(_program(options, portable=True), folder("templates"))
+    files = bundle(emitted, library(), name=options.name, version=VERSION, cache=cache)
+    difference = write(options.out, files, BUNDLE)
+    print(
+        f"{options.name} {VERSION} in {options.out}: {_modules(emitted)} modules,"
+        f" {len(cache)} files of a Triton cache; {_counted(difference)}"
+    )
+    return 0
 
 
 def _list(options: argparse.Namespace) -> int:

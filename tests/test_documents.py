@@ -47,7 +47,7 @@ def test_commands_parse(name: str) -> None:
 def _end(words: list[str]) -> int:
     """Where prose goes on after a command that stands in an indented block of its own."""
     return next(
-        (i for i, word in enumerate(words) if word in ("python", "Run", "bash")), len(words)
+        (i for i, word in enumerate(words) if word in ("python", "pip", "Run", "bash")), len(words)
     )
 
 

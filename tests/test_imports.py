@@ -5,8 +5,6 @@ and under TYPE_CHECKING; two processes show that either half runs without the ot
 from __future__ import annotations
 
 import ast
-import os
-import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.util import resolve_name
@@ -15,6 +13,7 @@ from pathlib import Path
 from generator.emit.outputs import outputs
 from generator.lower.program import Selection, program
 from generator.spec.load import load
+from tests.blocked import python, without
 
 ROOT = Path(__file__).parents[1]
 GENERATOR = ROOT / "generator"
@@ -32,6 +31,9 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "formats.py": (set(), set()),
     "conditions.py": (set(), set()),
     "packing.py": (set(), set()),
+    "version.py": (set(), set()),
+    "aot/bundle.py": ({"aot", "emit", "errors"}, set()),
+    "aot": (LEAVES | {"aot"}, set()),
     "spec": (LEAVES | {"spec"}, {"pydantic", "pydantic_core", "yaml"}),
     "lower": (LEAVES | {"spec", "lower"}, set()),
     "emit/render.py": (LEAVES | {"spec", "lower", "emit"}, {"jinja2"}),
@@ -44,19 +46,6 @@ IMPORTS_OF_AN_EMITTED_MODULE = ["import triton", "import triton.language as tl"]
 HIDDEN_IMPORTS = {"__import__", "importlib.import_module", "import_module", "exec", "eval"}
 PRINTS = {"print", "sys.stdout", "sys.stderr"}
 EXITS = {"sys.exit", "os._exit", "exit", "quit", "SystemExit"}
-
-BLOCKER = """\
-import sys
-
-
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in {names}:
-            raise ModuleNotFoundError(f"blocked: {{name}}", name=name)
-
-
-sys.meta_path.insert(0, Blocker())
-"""
 
 
 def files() -> list[Path]:
@@ -105,6 +94,27 @@ def test_files_import_only_what_their_row_allows() -> None:
     assert wrong == []
 
 
+def test_what_is_copied_into_a_bundle_imports_its_own_package_relatively() -> None:
+    """A bundle is a package of another name."""
+    runtime = sorted((GENERATOR / "runtime").rglob("*.py"))
+    copied = [*runtime, *(GENERATOR / f"{name}.py" for name in sorted(LEAVES))]
+    named = [
+        f"{path.relative_to(ROOT)}:{node.lineno}"
+        for path in copied
+        for node in ast.walk(tree(path))
+        for module in absolute(node)
+        if module.partition(".")[0] in ("generator", "generated")
+    ]
+    assert copied and named == []
+
+
+def absolute(node: ast.AST) -> list[str]:
+    """The modules that a statement imports by their whole name."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    return [str(node.module)] if isinstance(node, ast.ImportFrom) and not node.level else []
+
+
 def test_importing_the_package_imports_nothing_else() -> None:
     assert list(imported(GENERATOR / "__init__.py")) == []
 
@@ -129,27 +139,15 @@ def test_emitted_modules_import_triton_alone() -> None:
     assert wrong == {}
 
 
-def without(folder: Path, *blocked: str) -> dict[str, str]:
-    """The environment of a process that cannot import `blocked`."""
-    (folder / "sitecustomize.py").write_text(BLOCKER.format(names=set(blocked)), encoding="utf-8")
-    return os.environ | {"PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}
-
-
-def python(*arguments: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, *arguments], env=environment, capture_output=True, text=True, check=False
-    )
-
-
 def test_runtime_needs_no_library_of_the_generator(tmp_path: Path) -> None:
-    environment = without(tmp_path, "jinja2", "yaml", "pydantic")
+    environment = without(tmp_path, "jinja2", "yaml", "pydantic", path=ROOT)
     assert "blocked: yaml" in python("-c", "import yaml", environment=environment).stderr
     done = python("-c", "import generator.runtime.module", environment=environment)
     assert done.returncode == 0, done.stderr
 
 
 def test_build_needs_neither_torch_nor_triton(tmp_path: Path) -> None:
-    environment = without(tmp_path, "torch", "triton")
+    environment = without(tmp_path, "torch", "triton", path=ROOT)
     assert "blocked: torch" in python("-c", "import torch", environment=environment).stderr
     out = tmp_path / "generated"
     done = python("-m", "generator", "build", "--out", str(out), environment=environment)

@@ -1,5 +1,5 @@
-"""Compare emitted text with a folder, or write it there: whole files, atomically, stale ones
-removed.
+"""Compare files with a folder, or write them there: whole, atomically, stale ones removed, and
+nothing lost that the same verb did not write.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,40 @@ from generator.errors import BuildError, Finding
 
 MARK = "python -m generator build"  # stands in the docstring of every emitted file
 DIFF_LINES = 40  # of one file; enough to see what kind of change it is
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """A verb that writes whole folders, and how it knows again what it wrote."""
+
+    verb: str
+    mark: str  # the file by which it knows a folder
+    made: Callable[[Path], bool]  # whether a folder is its own
+    foreign: Callable[[Path, Sequence[str]], list[str]]  # stale files of it that are not
+
+
+def _has_manifest(directory: Path) -> bool:
+    """Whether a build wrote it: other tools write a manifest.json too."""
+    try:
+        data = json.loads((directory / "manifest.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(data, dict) and {"schema", "entries", "selection"} <= data.keys()
+
+
+def _emitted(path: Path) -> bool:
+    """Emitted modules, and what a killed build left behind."""
+    if re.fullmatch(r"\..+\.(py|json)\.\w+", path.name):
+        return True
+    return path.suffix == ".py" and MARK in path.read_text(encoding="utf-8", errors="replace")
+
+
+BUILD = Owner(
+    verb="build",
+    mark="manifest",
+    made=_has_manifest,
+    foreign=lambda directory, stale: [path for path in stale if not _emitted(directory / path)],
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,8 +65,8 @@ class Difference:
         return bool(self.missing or self.stale or self.changed)
 
 
-def compare(directory: Path, files: Mapping[str, str]) -> Difference:
-    """How a folder differs from emitted text; bytecode caches do not count."""
+def compare(directory: Path, files: Mapping[str, str | bytes]) -> Difference:
+    """How a folder differs from given files; bytecode caches do not count."""
     present = {
         path.relative_to(directory).as_posix()
         for path in directory.rglob("*")
@@ -43,8 +77,8 @@ def compare(directory: Path, files: Mapping[str, str]) -> Difference:
         stale=tuple(sorted(present - files.keys())),
         changed=tuple(
             path
-            for path, text in files.items()
-            if path in present and (directory / path).read_bytes() != text.encode()
+            for path, content in files.items()
+            if path in present and (directory / path).read_bytes() != _bytes(content)
         ),
     )
 
@@ -63,24 +97,26 @@ def diff(directory: Path, files: Mapping[str, str], difference: Difference) -> s
     return "\n".join(lines)
 
 
-def write(directory: Path, files: Mapping[str, str]) -> Difference:
-    """Make the folder equal to the emitted text; returns what changed.
+def write(directory: Path, files: Mapping[str, str | bytes], owner: Owner = BUILD) -> Difference:
+    """Make a folder equal to the given files; returns what changed.
 
-    Raises BuildError where the folder holds files that no build wrote, so that a wrong --out loses
-    nothing, and where the file system refuses.
+    Raises BuildError where the folder holds files that the owner did not write, so that a wrong
+    --out loses nothing, and where the file system refuses.
     """
     try:
         if directory.exists():
-            _refuse_foreign(directory)
+            _refuse_foreign(directory, owner)
         directory.mkdir(parents=True, exist_ok=True)
         difference = compare(directory, files)
-        _refuse_kept(directory, difference.stale)
-        for path in (*difference.missing, *difference.changed):
-            target = directory / path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            _replace(target, files[path])
+        _refuse_kept(directory, difference.stale, owner)
+        # Stale files first, the others in their order: the owner may know all by the first of them.
         for path in difference.stale:
             (directory / path).unlink()
+        wanted = {*difference.missing, *difference.changed}
+        for path in (each for each in files if each in wanted):
+            target = directory / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _replace(target, _bytes(files[path]))
         _remove_empty(directory)
     except OSError as error:
         where, what = str(error.filename or directory), error.strerror or str(error)
@@ -90,52 +126,39 @@ def write(directory: Path, files: Mapping[str, str]) -> Difference:
     return difference
 
 
-def _refuse_foreign(directory: Path) -> None:
+def _refuse_foreign(directory: Path, owner: Owner) -> None:
     if not directory.is_dir():
         raise BuildError(Finding(str(directory), "is no folder", "pass another --out DIR"))
-    if any(directory.iterdir()) and not _is_ours(directory / "manifest.json"):
+    if any(directory.iterdir()) and not owner.made(directory):
         raise BuildError(
             Finding(
                 str(directory),
-                "holds files but no manifest of ours, so no build made it",
-                "pass an empty or a generated folder as --out DIR",
+                f"holds files but no {owner.mark} of ours, so no {owner.verb} made it",
+                f"pass an empty folder, or one that {owner.verb} wrote, as --out DIR",
             )
         )
 
 
-def _refuse_kept(directory: Path, stale: tuple[str, ...]) -> None:
-    """Only what a build wrote is removed: emitted modules, and what a killed build left behind."""
-    kept = [path for path in stale if not _emitted(directory / path)]
+def _refuse_kept(directory: Path, stale: tuple[str, ...], owner: Owner) -> None:
+    """Only what the owner wrote is removed."""
+    kept = owner.foreign(directory, stale)
     if kept:
+        what = f"was written by no {owner.verb}"
         raise BuildError(
-            [
-                Finding(str(directory / path), "was written by no build", "move it elsewhere")
-                for path in kept
-            ]
+            [Finding(str(directory / path), what, "move it elsewhere") for path in kept]
         )
 
 
-def _emitted(path: Path) -> bool:
-    if re.fullmatch(r"\..+\.(py|json)\.\w+", path.name):
-        return True
-    return path.suffix == ".py" and MARK in path.read_text(encoding="utf-8", errors="replace")
+def _bytes(content: str | bytes) -> bytes:
+    return content.encode() if isinstance(content, str) else content
 
 
-def _is_ours(manifest: Path) -> bool:
-    """Whether a build wrote it: other tools write a manifest.json too."""
-    try:
-        data = json.loads(manifest.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return isinstance(data, dict) and {"schema", "entries", "selection"} <= data.keys()
-
-
-def _replace(target: Path, text: str) -> None:
+def _replace(target: Path, content: bytes) -> None:
     """Readers see the old file or the new one, never a part."""
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
         with os.fdopen(handle, "wb") as stream:
-            stream.write(text.encode())
+            stream.write(content)
         Path(name).chmod(0o644)
         os.replace(name, target)
     except BaseException:

@@ -5,6 +5,6 @@ it deploys with `generated/` alone. Importing it decides, before triton is impor
 run on a GPU or under Triton's CPU interpreter.
 """
 
-from generator.runtime.interpreter import prepare
+from .interpreter import prepare
 
 prepare()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from generator.errors import Finding, LaunchError
+from ..errors import Finding, LaunchError
 
 
 def is_tensor(name: str, value: object) -> None:

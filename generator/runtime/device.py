@@ -6,10 +6,10 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
-from generator.errors import Finding, LaunchError
-from generator.runtime import interpreter
-from generator.runtime.entry import Entry
-from generator.runtime.manifest import Manifest, Target
+from ..errors import Finding, LaunchError
+from . import interpreter
+from .entry import Entry
+from .manifest import Manifest, Target
 
 
 def targets_for(device: torch.device, manifest: Manifest) -> tuple[str, ...]:

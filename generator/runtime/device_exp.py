@@ -6,8 +6,8 @@ import torch
 import triton
 import triton.language as tl
 
-from generator.runtime.device import current
-from generator.runtime.reference import all_patterns
+from .device import current
+from .reference import all_patterns
 
 BLOCK = 1024
 

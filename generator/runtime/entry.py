@@ -10,8 +10,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from generator.conditions import Condition
-from generator.errors import BuildError, Finding
+from ..conditions import Condition
+from ..errors import BuildError, Finding
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import torch
 
-from generator.runtime.entry import Entry
+from .entry import Entry
 
 Tensors = Mapping[str, torch.Tensor]
 

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 
 import torch
 
-from generator.errors import Finding, LaunchError
-from generator.packing import padded
-from generator.runtime import check, interpreter, launch
-from generator.runtime.device import current, targets_for
-from generator.runtime.manifest import Layer, Manifest
-from generator.runtime.pack import PackedExperts, check_packed
-from generator.runtime.problem import LayerProblem
-from generator.runtime.select import LayerChoice, select_layer
-from generator.runtime.workspace import buffers, carve, torch_dtype, total_bytes
+from ..errors import Finding, LaunchError
+from ..packing import padded
+from . import check, interpreter, launch
+from .device import current, targets_for
+from .manifest import Layer, Manifest
+from .pack import PackedExperts, check_packed
+from .problem import LayerProblem
+from .select import LayerChoice, select_layer
+from .workspace import buffers, carve, torch_dtype, total_bytes
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from generator.conditions import Condition, Multiple, condition_from_data
-from generator.errors import BuildError, Finding
-from generator.runtime.entry import Count, Entry, damaged
+from ..conditions import Condition, Multiple, condition_from_data
+from ..errors import BuildError, Finding
+from .entry import Count, Entry, damaged
 
 DIMENSIONS = {"rows", "N", "K", "experts"}  # what conditions and counts may speak of
 SCHEMA = 3  # the manifest that this reader understands
@@ -166,8 +166,10 @@ class Manifest:
 
 
 def default_directory() -> Path:
-    """The folder `generated` beside the package `generator`."""
-    return Path(__file__).resolve().parents[2] / "generated"
+    """The folder `generated`: inside the package in a bundle, otherwise beside it."""
+    package = Path(__file__).resolve().parents[1]
+    inside = package / "generated"
+    return inside if inside.is_dir() else package.parent / "generated"
 
 
 def load(directory: Path | str | None = None) -> Manifest:

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from generator.errors import Finding, GroupwiseError, LaunchError
-from generator.runtime import check
-from generator.runtime.manifest import load
-from generator.runtime.ops import experts_rows, experts_tokens
-from generator.runtime.pack import (
+from ..errors import Finding, GroupwiseError, LaunchError
+from . import check
+from .manifest import load
+from .ops import experts_rows, experts_tokens
+from .pack import (
     SEED_NAMES,
     PackedExperts,
     check_packed,

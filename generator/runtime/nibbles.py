@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import torch
 
-from generator.packing import blocks
+from ..packing import blocks
 
 
 def _low(bytes_: torch.Tensor) -> torch.Tensor:

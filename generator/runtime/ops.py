@@ -10,12 +10,23 @@ from pathlib import Path
 
 import torch
 
-from generator.errors import Finding, LaunchError
-from generator.runtime.layer import output_like, run_rows, run_tokens
-from generator.runtime.manifest import load
-from generator.runtime.pack import PackedExperts
+from ..errors import Finding, LaunchError
+from .layer import output_like, run_rows, run_tokens
+from .manifest import load
+from .pack import PackedExperts
 
 DEVICES = ("cpu", "cuda")
+
+
+def namespace(package: str) -> str:
+    """Of the ops of a runtime package. torch knows an op by name, one for the whole process, so a
+    bundle's are named after it.
+    """
+    owner = package.rpartition(".")[0]
+    return "groupwise" if owner == "generator" else owner.replace(".", "_")
+
+
+NAMESPACE = namespace(str(__package__))
 
 
 def _packed(
@@ -46,7 +57,7 @@ def _packed(
     )
 
 
-@torch.library.custom_op("groupwise::experts_tokens", mutates_args=(), device_types=DEVICES)
+@torch.library.custom_op(f"{NAMESPACE}::experts_tokens", mutates_args=(), device_types=DEVICES)
 def experts_tokens(
     hidden: torch.Tensor,
     ids: torch.Tensor,
@@ -81,7 +92,7 @@ def _(hidden: torch.Tensor, *rest: object) -> torch.Tensor:
     return _fake(hidden, *rest)
 
 
-@torch.library.custom_op("groupwise::experts_rows", mutates_args=(), device_types=DEVICES)
+@torch.library.custom_op(f"{NAMESPACE}::experts_rows", mutates_args=(), device_types=DEVICES)
 def experts_rows(
     hidden: torch.Tensor,
     tokens_per_expert: torch.Tensor,

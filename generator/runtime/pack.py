@@ -17,18 +17,18 @@ from typing import Any
 
 import torch
 
-from generator.errors import Finding, LaunchError, PackError
-from generator.formats import FORMATS
-from generator.packing import groups_of, padded
-from generator.runtime import check
-from generator.runtime.manifest import Layer
-from generator.runtime.nibbles import (
+from ..errors import Finding, LaunchError, PackError
+from ..formats import FORMATS
+from ..packing import groups_of, padded
+from . import check
+from .manifest import Layer
+from .nibbles import (
     pairs_of_rows,
     planes_of_rows,
     rows_of_pairs,
     rows_of_planes,
 )
-from generator.runtime.workspace import torch_dtype
+from .workspace import torch_dtype
 
 LAYOUT = 1  # version of the kernel layout; raised when stored bytes change
 
@@ -352,15 +352,24 @@ def unpack(packed: PackedExperts, layer: Layer) -> dict[str, torch.Tensor]:
     return {SEED_NAMES[name]: value.contiguous() for name, value in fields.items()}
 
 
+def _safetensors() -> Any:
+    """The library, which only files need: who loads a state dict serves without it."""
+    try:
+        import safetensors.torch
+    except ModuleNotFoundError as error:
+        what = "is not installed, and packed weights are stored by it"
+        raise PackError(Finding("safetensors", what, "pip install safetensors")) from error
+    return safetensors
+
+
 def save(packed: PackedExperts, path: Path) -> None:
     """Write a safetensors file whose metadata says what the bytes are."""
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
-
+    library = _safetensors()
     facts = {name: getattr(packed, name) for name in FACTS}
     try:
-        save_file(packed.tensors(), str(path), metadata={"groupwise": json.dumps(facts)})
-    except (OSError, SafetensorError) as error:
+        metadata = {"groupwise": json.dumps(facts)}
+        library.torch.save_file(packed.tensors(), str(path), metadata=metadata)
+    except (OSError, library.SafetensorError) as error:
         raise PackError(
             Finding(str(path), f"cannot be written: {error}", "pass a path that can be")
         ) from error
@@ -378,13 +387,12 @@ FACTS = {  # what the metadata of a file says, and the type of each fact
 
 def load(path: Path, device: torch.device | str = "cpu") -> PackedExperts:
     """Read what `save` wrote. Raises PackError for a foreign file or another layout version."""
-    from safetensors import SafetensorError, safe_open
-
+    library = _safetensors()
     try:
-        with safe_open(str(path), framework="pt", device=str(device)) as file:
+        with library.safe_open(str(path), framework="pt", device=str(device)) as file:
             facts = json.loads((file.metadata() or {}).get("groupwise", "null"))
             tensors = {name: file.get_tensor(name) for name in file.offset_keys()}
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, library.SafetensorError) as error:
         raise PackError(
             Finding(str(path), f"cannot be read: {error}", "pass a file of save()")
         ) from error

@@ -12,8 +12,8 @@ import torch
 import triton
 import triton.language as tl
 
-from generator.runtime import reference
-from generator.runtime.device import current, here
+from . import reference
+from .device import current, here
 
 LARGEST_TILE = (128, 128, 512)  # M, N, K of the largest tile that specs search
 STEP_K = 128  # K of one dot; the tile's sum runs through the accumulator

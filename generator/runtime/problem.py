@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from generator.conditions import rows_per_expert
+from ..conditions import rows_per_expert
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,11 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from generator.conditions import Condition, Multiple, ProductBelow
-from generator.errors import Finding, NoVariantError
-from generator.runtime.entry import Entry
-from generator.runtime.manifest import LayerPlan, Manifest
-from generator.runtime.problem import LayerProblem, Problem
+from ..conditions import Condition, Multiple, ProductBelow
+from ..errors import Finding, NoVariantError
+from .entry import Entry
+from .manifest import LayerPlan, Manifest
+from .problem import LayerProblem, Problem
 
 LOG = logging.getLogger("groupwise")
 MEMO = 4096  # distinct problems remembered; a server meets one per batch size

@@ -10,10 +10,10 @@ from math import prod
 
 import torch
 
-from generator.errors import Finding, LaunchError
-from generator.formats import FORMATS
-from generator.runtime.manifest import Layer
-from generator.runtime.problem import LayerProblem
+from ..errors import Finding, LaunchError
+from ..formats import FORMATS
+from .manifest import Layer
+from .problem import LayerProblem
 
 ALIGNMENT = 256  # bytes; every buffer starts where the widest access may
 

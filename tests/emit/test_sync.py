@@ -115,7 +115,7 @@ def test_a_folder_of_foreign_files_is_refused(tmp_path: Path) -> None:
     assert content(tmp_path) == foreign
     assert str(error.value) == (
         f"[build] {tmp_path}: holds files but no manifest of ours, so no build made it;"
-        " pass an empty or a generated folder as --out DIR"
+        " pass an empty folder, or one that build wrote, as --out DIR"
     )
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from generator.runtime import interpreter, reference
+from generator.runtime import exact_float, interpreter, reference
 
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -45,6 +45,12 @@ def test_every_word_that_triton_takes_for_yes_gives_exact_arithmetic(yes: str) -
     assert run(code, TRITON_INTERPRET=yes).stdout == "True generator.runtime.interpreter\n"
 
 
+def test_a_gpu_server_needs_no_numpy() -> None:
+    code = "import sys; sys.modules['numpy'] = None; import generator.runtime.module"
+    result = run(code, TRITON_INTERPRET="0")
+    assert result.returncode == 0, result.stderr
+
+
 def test_no_gpu_and_no_interpreter_is_a_clear_error() -> None:
     code = "from generator import cli; raise SystemExit(cli.main(['probe']))"
     result = run(code, TRITON_INTERPRET="0")
@@ -69,7 +75,7 @@ def patterns() -> np.ndarray:
 def test_fp32_to_bf16_is_torchs(patterns: np.ndarray) -> None:
     values = torch.from_numpy(patterns.view(np.int32)).view(torch.float32)
     want = values.to(torch.bfloat16).view(torch.int16).numpy().view(np.uint16)
-    got = interpreter.fp32_to_bf16(patterns)
+    got = exact_float.fp32_to_bf16(patterns)
     nan = torch.isnan(values).numpy()
     assert (got[~nan] == want[~nan]).all()
     assert (got[nan] == 0x7FC0).all()
@@ -77,13 +83,13 @@ def test_fp32_to_bf16_is_torchs(patterns: np.ndarray) -> None:
 
 def test_bf16_to_fp32_is_exact() -> None:
     bits = np.arange(2**16, dtype=np.uint16)
-    assert (interpreter.bf16_to_fp32(bits) >> 16 == bits).all()
+    assert (exact_float.bf16_to_fp32(bits) >> 16 == bits).all()
 
 
 def test_fma_is_the_oracles(patterns: np.ndarray) -> None:
     a, b, c = (np.roll(patterns, shift).view(np.float32) for shift in (0, 7, 91))
     with interpreter.quiet():
-        got = interpreter.fma_fp32(a, b, c)
+        got = exact_float.fma_fp32(a, b, c)
     want = reference.fma(*(torch.from_numpy(each.copy()) for each in (a, b, c))).numpy()
     same = got.view(np.uint32) == want.view(np.uint32)
     assert (same | (np.isnan(got) & np.isnan(want))).all()

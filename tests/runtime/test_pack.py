@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -174,6 +175,19 @@ def test_files_keep_everything(tmp_path: Path) -> None:
     assert back.shard == (1, 2) and back.layer == of.name and back.intermediate == 32
     for name, value in packed.tensors().items():
         assert torch.equal(back.tensors()[name], value)
+
+
+def test_files_without_their_library_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    monkeypatch.setitem(sys.modules, "safetensors.torch", None)
+    of = layer()
+    told = "safetensors: is not installed, and packed weights are stored by it; pip install"
+    with pytest.raises(PackError, match=told):
+        save(pack(state(of), of), tmp_path / "experts.safetensors")
+    with pytest.raises(PackError, match=told):
+        load_packed(tmp_path / "experts.safetensors")
 
 
 def test_foreign_and_damaged_files_are_refused(tmp_path: Path) -> None:
