@@ -6,8 +6,9 @@ import re
 import subprocess
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+from generator.resources import Figures
 
 # Bytes that one lane moves, by the words of a load's name: NVIDIA SASS, then AMD.
 NVIDIA_WIDTHS = {"U8": 1, "S8": 1, "U16": 2, "S16": 2, "64": 8, "128": 16}
@@ -29,23 +30,6 @@ PTX_WORD = re.compile(r"m\d+n\d+k\d+|[subf]\d+|bf16|kind::\w+")
 SASS = re.compile(r"^\s+/\*([0-9a-f]{4,})\*/\s+(?:@!?\w+ )?([A-Z][\w.]*)", re.MULTILINE)
 SASS_BYTES = 16  # of one instruction, from compute capability 7.0 on
 AMD_LOAD = re.compile(r"^\s+(?:global|buffer|flat)_load_(\w+)(.*)$", re.MULTILINE)
-
-
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """Resources of one program and one thread. Counts are of instructions in the code, not of
-    executions.
-    """
-
-    registers: int  # 32-bit vector registers of one thread
-    accumulators: int  # accumulation registers beside them; 0 on NVIDIA
-    scalars: int  # scalar registers of one wave; 0 on NVIDIA
-    stack: int  # bytes of one thread's stack: what registers do not hold
-    shared: int  # bytes of one program
-    code: int  # bytes of instructions
-    matrix: Mapping[str, int]  # matrix instructions by family, tile and operand types
-    loads: Mapping[str, int]  # loads of device memory into registers, by bytes of one lane
-    copies: Mapping[str, int]  # asynchronous copies into shared memory, by bytes of one lane
 
 
 def figures(files: Mapping[str, Path], shared: int, tools: Path) -> Figures:

@@ -14,11 +14,11 @@ class NotCached(Exception):
     """A launch would compile; says the folder of the cache that it looked for."""
 
 
-class _Looking(FileCacheManager):
+class _Looking(FileCacheManager):  # type: ignore[misc]
     """Triton's own file cache, except that a missing kernel is the end of it."""
 
     def get_group(self, filename: str) -> dict[str, str] | None:
-        group = super().get_group(filename)
+        group: dict[str, str] | None = super().get_group(filename)
         if group is None or filename not in group:
             with suppress(OSError):  # Triton makes a key's folder before it looks into it
                 os.rmdir(self.cache_dir)

@@ -28,7 +28,7 @@ class _Utils:
         return None, None, 0, 0, UNLIMITED
 
 
-class OfflineDriver(DriverBase):
+class OfflineDriver(DriverBase):  # type: ignore[misc]
     """Its devices are the targets that were made current, in order of first use: Triton remembers
     compiled kernels by device.
     """

@@ -1,4 +1,4 @@
-"""Worker processes that compile side by side, and what is lost when one of them dies."""
+"""Worker processes that compile side by side, and what is told when one of them dies."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 from generator.errors import BuildError, Finding
 
@@ -26,15 +25,15 @@ TAIL = 12  # lines of a dead worker's standard error that are shown
 class _Worker:
     """One process. Its standard error goes to a file, so that a crash can be told."""
 
-    def __init__(self, cache: Path) -> None:
-        self.errors = tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace")
+    def __init__(self, cache: Path, errors: IO[str]) -> None:
+        self.errors = errors
         # 0, for without the flag a machine without GPU would choose the interpreter.
         environment = os.environ | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(cache)}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "generator.aot.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self.errors,
+            stderr=errors,
             env=environment,
             text=True,
         )
@@ -55,11 +54,6 @@ class _Worker:
         tail = self.errors.read().strip().splitlines()[-TAIL:]
         return {"died": f"the compiler's process ended with code {code}", "trace": "\n".join(tail)}
 
-    def close(self) -> None:
-        self.process.kill()
-        self.process.communicate()
-        self.errors.close()
-
 
 @dataclass(frozen=True, slots=True)
 class Started:
@@ -77,8 +71,8 @@ class Answered:
 
 
 class Pool:
-    """`jobs` workers that share one Triton cache. A context: leaving it, also by an interrupt, ends
-    them at once.
+    """Up to `jobs` workers that share one Triton cache. A context: leaving it, also by an
+    interrupt, ends them at once.
     """
 
     def __init__(self, jobs: int, cache: Path) -> None:
@@ -86,20 +80,20 @@ class Pool:
             raise BuildError(Finding("--jobs", f"is {jobs}", "use 1 or more"))
         self.jobs, self.cache = jobs, cache
         self._workers: list[_Worker] = []
-        self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
+        self._closed = threading.Event()
+        self._logs = tempfile.TemporaryDirectory(prefix="groupwise-")
 
     def __enter__(self) -> Pool:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
+        self._closed.set()
         for worker in self._workers:
-            worker.close()
-        self._workers.clear()
+            worker.process.kill()
+        for worker in self._workers:
+            worker.process.wait()
+            worker.errors.close()
+        self._logs.cleanup()
 
     def ask(self, request: Request) -> Answer:
         """One answer. Raises BuildError where the worker refused or died: there is no way on."""
@@ -114,33 +108,47 @@ class Pool:
         return answer
 
     def run(self, requests: Sequence[Request]) -> Iterator[Started | Answered]:
-        """Answers as they come, and beforehand that work on them starts."""
-        events: queue.SimpleQueue[Started | Answered | BaseException] = queue.SimpleQueue()
-        waiting = iter(range(len(requests)))
-        lock = threading.Lock()
-
-        def work(worker: _Worker) -> None:
-            while True:
-                with lock:
-                    index = next(waiting, None)
-                if index is None:
-                    return
-                events.put(Started(index))
-                answer = worker.ask(requests[index])
-                events.put(Answered(index, answer))
-                if "died" in answer:
-                    worker.close()
-                    worker.__init__(self.cache)  # type: ignore[misc]
-
+        """Answers as they come, and before each of them that work on it starts."""
         while len(self._workers) < min(self.jobs, len(requests)):
-            self._workers.append(_Worker(self.cache))
-        threads = [
-            threading.Thread(target=work, args=(worker,), daemon=True) for worker in self._workers
-        ]
-        for thread in threads:
-            thread.start()
+            self._workers.append(self._new())
+        events: queue.SimpleQueue[Started | Answered] = queue.SimpleQueue()
+        waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
+        for index in range(len(requests)):
+            waiting.put(index)
+        for slot in range(len(self._workers)):
+            work = (slot, requests, waiting, events)
+            threading.Thread(target=self._work, args=work, daemon=True).start()
         answered = 0
         while answered < len(requests):
             event = events.get()
             answered += isinstance(event, Answered)
             yield event
+
+    def _new(self) -> _Worker:
+        handle, _ = tempfile.mkstemp(dir=self._logs.name)
+        return _Worker(self.cache, os.fdopen(handle, "w+", encoding="utf-8", errors="replace"))
+
+    def _work(
+        self,
+        slot: int,
+        requests: Sequence[Request],
+        waiting: queue.SimpleQueue[int],
+        events: queue.SimpleQueue[Started | Answered],
+    ) -> None:
+        """Feed one worker until nothing waits; one that died is replaced."""
+        while not self._closed.is_set():
+            try:
+                index = waiting.get_nowait()
+            except queue.Empty:
+                return
+            events.put(Started(index))
+            try:
+                answer = self._workers[slot].ask(requests[index])
+            except (OSError, ValueError) as error:  # the pool was closed meanwhile
+                answer = {"died": str(error), "trace": ""}
+            if self._closed.is_set():
+                return
+            if "died" in answer:
+                self._workers[slot].errors.close()
+                self._workers[slot] = self._new()
+            events.put(Answered(index, answer))

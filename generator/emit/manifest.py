@@ -68,6 +68,7 @@ def _target(target: Target) -> dict[str, object]:
         "dots": list(target.dots),
         "shared_memory": target.shared_memory,
         "registers": target.registers,
+        "matrix": [unit.model_dump() for unit in target.matrix],
     }
 
 

@@ -81,8 +81,9 @@ def resident_programs(variant: Variant) -> int:
     """Programs that one processor holds at once."""
     figures = variant.target.cost
     by_threads = figures.resident_threads // variant.threads
-    registers = (variant.sum_registers + variant.operand_registers) * variant.threads
-    by_registers = figures.register_file // max(registers, 1)
+    need = variant.registers
+    registers = min(need.needed, need.limit) * variant.threads if need else 1
+    by_registers = figures.register_file // registers
     by_shared = figures.shared_per_processor // max(variant.shared_bytes, 1)
     return max(1, min(by_threads, by_registers, by_shared))
 

@@ -10,6 +10,7 @@ from typing import Literal
 
 from generator.lower.choice import ChoiceFacts
 from generator.lower.contract import Axes
+from generator.lower.measured import Compiled
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +49,10 @@ class KeptFacts:
     design: str
     requires: tuple[str, ...]
     shared_bytes: int
-    sum_registers: int
-    operand_registers: int  # beside the sums
+    held_registers: int  # by sums or results, as foretold
+    beside_registers: int  # by all else
     registers: int  # that the thread may hold
+    compiled: tuple[Compiled, ...]  # what compilers made of it, as far as it is on record
 
 
 @dataclass(frozen=True, slots=True)

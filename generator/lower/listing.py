@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import get_args
 
 from generator.errors import BuildError, Finding
+from generator.lower.measured import Compiled, Measured
 from generator.lower.program import Program
 from generator.lower.variant import Variant
 from generator.spec.model import OperationName
@@ -49,8 +50,9 @@ class ListedVariant:
     design: str
     path: str
     shared_bytes: int
-    registers: int  # of one thread, as the cost model counts them
+    registers: int  # of one thread, as foretold
     requires: tuple[str, ...]
+    compiled: tuple[Compiled, ...]  # what compilers made of it, as far as it is on record
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,7 @@ def listing(
     _refuse_unknown(built, operations, kind)
     kinds = (kind,) if kind else ("variants",) if operations else ("layers", "variants")
     variants = [
-        _variant(variant)
+        _variant(variant, built.measured)
         for plan in built.plans
         for variant in plan.kept
         if not operations or plan.contract.operation in operations
@@ -121,7 +123,7 @@ def _refuse_unknown(built: Program, operations: Sequence[str], kind: str | None)
         raise BuildError(findings)
 
 
-def _variant(variant: Variant) -> ListedVariant:
+def _variant(variant: Variant, measured: Measured) -> ListedVariant:
     return ListedVariant(
         name=variant.contract.name,
         operation=variant.contract.operation,
@@ -129,8 +131,9 @@ def _variant(variant: Variant) -> ListedVariant:
         design=variant.design.name,
         path=variant.path,
         shared_bytes=variant.shared_bytes,
-        registers=variant.sum_registers + variant.operand_registers,
+        registers=variant.registers.needed if variant.registers else 0,
         requires=tuple(str(each) for each in variant.requires),
+        compiled=measured.of(variant.symbol),
     )
 
 
@@ -170,8 +173,19 @@ def listed_lines(listed: Listing, sort: str | None = None) -> Iterator[str]:
         requires = ", ".join(variant.requires)
         yield (
             f"{variant.name:40} {variant.target:9} {variant.design:22}"
-            f" {_figure(variant, sort)}{requires}"
+            f" {_figure(variant, sort)}{_compiled(variant)}{requires}"
         )
+
+
+def _compiled(variant: ListedVariant) -> str:
+    """The most that any compiler on record made a variant take."""
+    if not variant.compiled:
+        return "not compiled; "
+    figures = [each.figures for each in variant.compiled]
+    registers = max(each.registers for each in figures)
+    shared, stack = max(each.shared for each in figures), max(each.stack for each in figures)
+    spilled = f", {stack} of stack" if stack else ""
+    return f"{registers} registers, {shared} bytes shared{spilled}; "
 
 
 def _figure(each: ListedContract | ListedVariant, sort: str | None) -> str:

@@ -14,7 +14,8 @@ from generator.lower.bands import ANY, Band, bands
 from generator.lower.contract import Contract, GemmContract
 from generator.lower.cost import Shape, cost
 from generator.lower.enumerate import designs, space
-from generator.lower.prune import Rejection, reject_design, reject_variant
+from generator.lower.measured import UNMEASURED, Measured
+from generator.lower.prune import Rejection, reject_design, reject_recorded, reject_variant
 from generator.lower.variant import Design, Variant
 from generator.spec.model import Frozen, Limits, Spec, Target
 
@@ -83,17 +84,29 @@ class Judged:
     rejections: tuple[Rejection, ...]
 
 
-def lower(spec: Spec, contract: Contract, target: Target, sources: Sequence[ShapeSource]) -> Plan:
-    """Choose the variants of one contract on one target; `sources` are the shapes to rank for.
+def lower(
+    spec: Spec,
+    contract: Contract,
+    target: Target,
+    sources: Sequence[ShapeSource],
+    measured: Measured = UNMEASURED,
+) -> Plan:
+    """Choose the variants of one contract on one target; `sources` are the shapes to rank for,
+    `measured` what is on record of compiled variants.
 
     Raises BuildError, with every rule's first example, where no design is legal.
     """
     listed = space(spec, contract.operation)
     geometry = contract.geometry if isinstance(contract, GemmContract) else contract
     judged = _judge(geometry, listed, target, spec.limits)
-    if not judged.legal:
-        raise BuildError(_no_legal(contract, target, judged.rejections))
-    chosen, ranked = _choose(geometry, listed, target, spec.limits, tuple(sources))
+    own = (Variant(contract, each.design, target, spec.limits) for each in judged.legal)
+    recorded = tuple(filter(None, (reject_recorded(each, measured) for each in own)))
+    rejections = judged.rejections + recorded
+    legal = len(judged.legal) - len(recorded)
+    if not legal:
+        raise BuildError(_no_legal(contract, target, rejections))
+    banned = frozenset(each.design for each in recorded)
+    chosen, ranked = _choose(geometry, listed, target, spec.limits, tuple(sources), banned)
     if not chosen:
         shapes = ", ".join(f"N={each.n} K={each.k}" for each in sources)
         what = f"no legal design accepts any of the shapes it is ranked for: {shapes}"
@@ -101,8 +114,7 @@ def lower(spec: Spec, contract: Contract, target: Target, sources: Sequence[Shap
             Finding(f"{contract.name} on {target.name}", what, "add smaller tiles to the spec")
         )
     kept = tuple(Variant(contract, design, target, spec.limits) for design in chosen)
-    legal = len(judged.legal)
-    return Plan(contract, target, judged.enumerated, legal, kept, ranked, judged.rejections)
+    return Plan(contract, target, judged.enumerated, legal, kept, ranked, rejections)
 
 
 @cache
@@ -140,9 +152,11 @@ def _choose(
     target: Target,
     limits: Limits,
     sources: tuple[ShapeSource, ...],
+    banned: frozenset[Design],
 ) -> tuple[tuple[Design, ...], tuple[RankedBand, ...]]:
     """The cheapest designs of each band; every band then ranks all that were kept."""
-    legal = list(_judge(geometry, listed, target, limits).legal)
+    judged = _judge(geometry, listed, target, limits).legal
+    legal = [variant for variant in judged if variant.design not in banned]
     tiles = {v.design.block_m for v in legal if v.gemm and v.design.block_m}
     every_band = bands(tiles) if tiles else (ANY,)
     kept: list[Variant] = []

@@ -18,6 +18,7 @@ from generator.lower.contract import (
     plans,
 )
 from generator.lower.layer import PlanBand, rank_plans, wanted_bands
+from generator.lower.measured import Measured
 from generator.lower.plan import Plan, lower
 from generator.lower.shapes import Users, users
 from generator.spec.model import Model, Spec, SpecSet, Target
@@ -55,6 +56,7 @@ class Program:
     every_target: tuple[Target, ...]  # what a device may not run is a fact of its own target
     models: tuple[Model, ...]
     specs: tuple[Spec, ...]
+    measured: Measured
 
 
 def program(loaded: SpecSet, selection: Selection) -> Program:
@@ -71,6 +73,7 @@ def program(loaded: SpecSet, selection: Selection) -> Program:
     }
     _one_spec(list(layers))
     known = users(loaded, list(layers.items()))
+    measured = Measured(loaded.resources)
     ranked: dict[LayerContract, LayerEntry] = {}
     lowered: dict[tuple[str, str], Plan] = {}
     owners: dict[str, tuple[Contract, Spec]] = {}
@@ -82,7 +85,9 @@ def program(loaded: SpecSet, selection: Selection) -> Program:
         for layer, layer_plans in own.items():
             if any(gemms.intersection(plan.contracts) for plan in layer_plans):
                 bands = {
-                    target.name: plan_bands(layer, layer_plans, spec, target, loaded.targets, known)
+                    target.name: plan_bands(
+                        layer, layer_plans, spec, target, loaded.targets, known, measured
+                    )
                     for target in chosen
                     if has_gemms(target)
                 }
@@ -92,7 +97,7 @@ def program(loaded: SpecSet, selection: Selection) -> Program:
             for target in chosen:
                 key = (contract.name, target.name)
                 if contract.operation in target.operations and key not in lowered:
-                    plan = lower(spec, contract, target, known.sources(contract))
+                    plan = lower(spec, contract, target, known.sources(contract), measured)
                     plan = _restricted(plan, ranked, known)
                     if plan.kept:
                         lowered[key] = plan
@@ -106,6 +111,7 @@ def program(loaded: SpecSet, selection: Selection) -> Program:
         loaded.targets,
         loaded.models,
         specs,
+        measured,
     )
 
 
@@ -121,13 +127,14 @@ def plan_bands(
     target: Target,
     every_target: Sequence[Target],
     known: Users,
+    measured: Measured,
 ) -> tuple[PlanBand, ...]:
     """When a target takes which plan of a layer; nothing where it lacks one of both GEMMs."""
 
     def lowered(contract: Contract) -> Plan | None:
         for each in (target, *every_target):
             if contract.operation in each.operations:
-                return lower(spec, contract, each, known.sources(contract))
+                return lower(spec, contract, each, known.sources(contract), measured)
         return None
 
     if not has_gemms(target):

@@ -7,15 +7,14 @@ legal value.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from generator.lower.measured import UNMEASURED, Measured
+from generator.lower.registers import Registers
 from generator.lower.variant import INT32, Design, Variant
 from generator.packing import K_UNIT, block_length
 from generator.spec.model import Target
 
-# Registers of the gated epilogue beside the two fp32 tiles. Triton 3.9 spills at 128 registers of
-# tiles for sm_90 and not at 64 (2026-11-22).
-GATE_REGISTERS = 130
 # K of the least dot that compiles (Triton 3.6 to 3.9); outer products take one element.
 LEAST_DOT_K = {"int8": 32, "fp16_exact": 16, "rank1": 1}
 PROGRAM_THREADS = 1024  # of one program at most, on every target in sight
@@ -24,17 +23,22 @@ LEAST_WARP_SUMS = 16 * 8  # outputs of the smallest matrix instruction of one wa
 
 @dataclass(frozen=True)
 class Rule:
-    """A named reason to reject a variant; `of_design` where its contract does not matter."""
+    """A named reason to reject a variant; `of_design` where its contract does not matter,
+    `of_record` where it was compiled and the compiler's word counts.
+    """
 
     name: str
     why: str
     of_variant: Callable[[Variant], str | None] | None = None
     of_design: Callable[[Design, Target], str | None] | None = None
+    of_record: Callable[[Variant, Measured], str | None] | None = None
 
-    def violation(self, variant: Variant) -> str | None:
+    def violation(self, variant: Variant, measured: Measured = UNMEASURED) -> str | None:
         """What the variant violates, in numbers; None where it keeps the rule."""
         if self.of_design is not None:
             return self.of_design(variant.design, variant.target)
+        if self.of_record is not None:
+            return self.of_record(variant, measured)
         assert self.of_variant is not None
         return self.of_variant(variant)
 
@@ -145,29 +149,27 @@ def _shared_memory(variant: Variant) -> str | None:
 
 
 def _accumulator_registers(variant: Variant) -> str | None:
-    if variant.gemm is None:
+    need = variant.registers
+    if need is None or need.needed <= need.limit:
         return None
-    limit, results = variant.registers, variant.result_registers
-    gated = GATE_REGISTERS if variant.gemm.gate else 0
-    for what, held, beside in (
-        ("sums", variant.sum_registers, variant.operand_registers),
-        ("results", results, gated),
-    ):
-        if held + beside > limit:
-            way = _room_for(held, beside, variant)
-            return f"{held} registers of {what} + {beside} > {limit} a thread; {way}"
-    return None
+    return (
+        f"{need.held} registers of sums + {need.beside} > {need.limit} a thread;"
+        f" {_room_for(need, variant)}"
+    )
 
 
-def _room_for(held: int, beside: int, variant: Variant) -> str:
-    limit, target = variant.registers, variant.target
-    if beside < limit:
-        warps = 1 << (-(-held * variant.design.warps // (limit - beside)) - 1).bit_length()
-        fits = warps * target.warp_size <= PROGRAM_THREADS
-        return f"{warps} warps hold them" if fits else "use smaller tiles"
-    if target.operand_registers >= limit:
-        return f"lower the operand_registers of {target.name}, if they are not true"
-    return "use a smaller block_k"
+def _room_for(need: Registers, variant: Variant) -> str:
+    target, warps = variant.target, variant.design.warps
+    while warps * target.warp_size < PROGRAM_THREADS:
+        warps *= 2
+        wider = replace(variant, design=replace(variant.design, warps=warps)).registers
+        if wider is not None and wider.needed <= wider.limit:
+            return f"{warps} warps hold them"
+    return "use smaller tiles"
+
+
+def _spills(variant: Variant, measured: Measured) -> str | None:
+    return measured.spills(variant.symbol)
 
 
 def _warp_work(variant: Variant) -> str | None:
@@ -240,11 +242,17 @@ RULES = (
         "accumulator_registers", "sums that do not fit in registers spill", _accumulator_registers
     ),
     Rule("shared_memory", "a program over the limit does not start", _shared_memory),
+    Rule(
+        "spills",
+        "compilers trade registers for programs that run side by side, as nothing foretells",
+        of_record=_spills,
+    ),
 )
 
 
 DESIGN_RULES = tuple(rule for rule in RULES if rule.of_design)
 VARIANT_RULES = tuple(rule for rule in RULES if rule.of_variant)
+RECORD_RULES = tuple(rule for rule in RULES if rule.of_record)
 
 
 def reject_design(design: Design, target: Target) -> Rejection | None:
@@ -266,6 +274,15 @@ def reject_variant(variant: Variant) -> Rejection | None:
     """The first rule that a variant of a sound design breaks."""
     for rule in VARIANT_RULES:
         what = rule.of_variant(variant) if rule.of_variant else None
+        if what is not None:
+            return Rejection(variant.design, rule, what)
+    return None
+
+
+def reject_recorded(variant: Variant, measured: Measured) -> Rejection | None:
+    """What the record of a variant holds against it."""
+    for rule in RECORD_RULES:
+        what = rule.violation(variant, measured)
         if what is not None:
             return Rejection(variant.design, rule, what)
     return None

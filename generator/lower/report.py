@@ -43,6 +43,7 @@ from generator.lower.facts import (
     TotalFacts,
 )
 from generator.lower.layer import PlanBand, wanted_bands
+from generator.lower.measured import Measured
 from generator.lower.plan import Plan, lower
 from generator.lower.program import LISTED, Program, Selection, has_gemms, plan_bands, program
 from generator.lower.prune import RULES, Rejection
@@ -78,6 +79,10 @@ class Catalogue:
         return {layer.name: layer for layer in chain(mixed, self.usual)}
 
     @cached_property
+    def measured(self) -> Measured:
+        return Measured(self.loaded.resources)
+
+    @cached_property
     def known(self) -> Users:
         return users(
             self.loaded, [(layer, plans(self.specs[layer.spec], layer)) for layer in self.usual]
@@ -104,7 +109,15 @@ class Catalogue:
     def plan_bands(self, layer: LayerContract, target: Target) -> tuple[PlanBand, ...]:
         """When a target takes which plan of a layer; nothing where it lacks one of both GEMMs."""
         spec = self.specs[layer.spec]
-        return plan_bands(layer, plans(spec, layer), spec, target, self.loaded.targets, self.known)
+        return plan_bands(
+            layer,
+            plans(spec, layer),
+            spec,
+            target,
+            self.loaded.targets,
+            self.known,
+            self.measured,
+        )
 
     def used_bands(self, contract: Contract, target: Target) -> list[Band]:
         """The bands in which some layer takes a plan with a GEMM contract."""
@@ -269,12 +282,12 @@ def _contract_report(
     reports = []
     for target in targets:
         if target.name not in lacking:
-            plan = lower(spec, contract, target, sources)
+            plan = lower(spec, contract, target, sources, catalogue.measured)
             tiles = {each.band.block_m for each in plan.bands}
             if isinstance(contract, GemmContract):
                 used = catalogue.used_bands(contract, target)
                 plan, tiles = plan.within(used), {band.block_m for band in used}
-            reports.append(_target_facts(plan, spec, tiles, asked))
+            reports.append(_target_facts(plan, spec, tiles, asked, catalogue.measured))
     return ContractReport(
         kind="contract",
         name=contract.name,
@@ -289,7 +302,7 @@ def _contract_report(
 
 
 def _target_facts(
-    plan: Plan, spec: Spec, tiles: set[int | None], asked: Problem | None
+    plan: Plan, spec: Spec, tiles: set[int | None], asked: Problem | None, measured: Measured
 ) -> TargetFacts:
     """`tiles`: the row tiles of bands in which a layer uses the contract."""
     return TargetFacts(
@@ -303,9 +316,10 @@ def _target_facts(
                 design=each.design.name,
                 requires=tuple(str(condition) for condition in each.requires),
                 shared_bytes=each.shared_bytes,
-                sum_registers=each.sum_registers,
-                operand_registers=each.operand_registers,
-                registers=each.registers,
+                held_registers=each.registers.held if each.registers else 0,
+                beside_registers=each.registers.beside if each.registers else 0,
+                registers=each.registers.limit if each.registers else plan.target.registers,
+                compiled=measured.of(each.symbol),
             )
             for each in plan.kept
         ),

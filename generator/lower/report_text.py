@@ -18,6 +18,7 @@ from generator.lower.facts import (
     SpecReport,
     TargetFacts,
 )
+from generator.resources import Figures
 
 # What a term of the modelled cost stands for.
 TERMS = {
@@ -171,13 +172,15 @@ def _target(facts: TargetFacts, report: ContractReport) -> Iterator[str]:
         yield _row("proof", "none is needed: no integers are summed")
     for kept in facts.kept:
         figures = f"{kept.shared_bytes} bytes of shared memory"
-        if kept.sum_registers:
+        if kept.held_registers:
             figures += (
-                f", {kept.sum_registers} registers of sums + {kept.operand_registers}"
-                f" <= {kept.registers} a thread"
+                f", {kept.held_registers} registers of sums + {kept.beside_registers}"
+                f" <= {kept.registers} a thread, foretold"
             )
         yield _row("kept", f"{kept.design}: {figures}")
         yield _row("", f"  requires {_joined(kept.requires)}")
+        for one in kept.compiled:
+            yield _row("", f"  {one.target}, Triton {one.triton}: {compiled(one.figures)}")
     for band in facts.bands:
         if facts.kept:
             unused = "" if band.used else f" ({unused_tile(band.block_m)})"
@@ -218,3 +221,9 @@ def _other(each: OtherFacts) -> str:
     rank = f", rank {each.rank}" if each.rank else ""
     cost = f" {each.cost.total_us:.2f} us;" if each.cost else ""
     return f"{each.design}{rank}:{cost} {each.why}"
+
+
+def compiled(figures: Figures) -> str:
+    """What a compiler made of a variant, on one line."""
+    matrix = _joined(figures.matrix) or "no matrix instruction"
+    return f"{figures}; {matrix}"

@@ -13,6 +13,7 @@ from generator.conditions import AtMost, Condition, Multiple, ProductBelow
 from generator.formats import FORMATS
 from generator.lower.contract import Contract, GemmContract
 from generator.lower.exactness import Proof, prove
+from generator.lower.registers import Registers, registers
 from generator.lower.walk import Tail, Walk, planes_walk, rows_walk, tail
 from generator.packing import K_UNIT
 from generator.spec.model import Limits, Target
@@ -20,19 +21,9 @@ from generator.spec.model import Limits, Target
 # Row-wise kernels mask the end of a row; rows that are multiples of this keep their accesses 16
 # bytes wide.
 ROW_UNIT = 32
-# Registers of one thread that each further dot of an unrolled group keeps alive. Without them a
-# group of 320 in three tiles spilled 56 bytes at 128 registers of sums (sm_90, Triton 3.9,
-# 2026-11-22).
-TILE_REGISTERS = 24
-# The same, for each byte of nibbles that a thread takes apart: plain shifts hold each plane's byte
-# in a register of its own, inline PTX four of them. With less for shifts an up kernel of 32 x 32 x
-# 128, 8 warps, group 128, spilled 40 bytes (portable for sm_90, Triton 3.9, 2026-11-24).
-NIBBLE_REGISTERS = {"none": 0.0, "value": 2.0, "shift": 2.0, "ptx": 0.5}
-# Rows that are quantized on their way are in fp32 fragments of one warp, and the slow path of their
-# division is a call, which leaves 168 registers; 80 of these hold all else (down 16 x 128 x 128,
-# four warps: 8 bytes of stack at 96 of sums and fragments; sm_90, Triton 3.9, 2026-11-24).
-CALL_REGISTERS = 168
-REQUANTIZE_REGISTERS = 80
+# Families of matrix instructions that read their operands from shared memory.
+SHARED_OPERANDS = {"wgmma", "tcgen05"}
+BARRIERS = 1024  # bytes of shared memory beside the tiles, at most
 UNROLLED_DOTS = 4  # a group of more dots is walked in a loop
 INT32 = 2**31  # offsets and counts are int32 in emitted kernels, unless a design says int64
 
@@ -128,7 +119,7 @@ class Variant:
         if looped.repeat < 2:
             return whole
         cut = self.proof is not None and self.proof.chunk is not None and gemm.group_k is not None
-        fits = self._staged_bytes(whole) <= self.target.shared_memory
+        fits = self._loop_bytes(whole) <= self.target.shared_memory
         short = fits and whole.dots <= UNROLLED_DOTS and not gemm.requantizes
         return whole if short and not cut else looped
 
@@ -161,36 +152,73 @@ class Variant:
         turns = [each for each in range(1, most + 1) if self.walk.repeat % each == 0]
         return turns[-1] if turns else 0
 
+    @property
+    def matrix(self) -> str:
+        """The family of matrix instructions that its rows are tall enough for, the best of them."""
+        rows = self.design.block_m
+        assert rows is not None
+        return [unit.name for unit in self.target.matrix if unit.block_m <= rows][-1]
+
+    @property
+    def reads_shared(self) -> bool:
+        """Whether the matrix instruction reads operands from shared memory, not from registers."""
+        return self.matrix in SHARED_OPERANDS
+
+    @property
+    def dot_bytes(self) -> int:
+        """Bytes of an operand's element as the dot takes it."""
+        return 2 if self.design.dot == "fp16_exact" else 1
+
     def _row_bytes(self) -> int:
         """Bytes of one K element of a tile of rows, in shared memory for the dot and as loaded."""
         gemm, design = self.gemm, self.design
         assert gemm is not None and design.block_m is not None
-        return design.block_m * max(FORMATS[gemm.input].bits, self._dot_bits) // 8
+        return design.block_m * max(FORMATS[gemm.input].bits // 8, self.dot_bytes)
 
     @property
-    def _dot_bits(self) -> int:
-        """Bits of an operand as the dot takes it."""
-        return 16 if self.design.dot == "fp16_exact" else 8
+    def _k_bytes(self) -> int:
+        """Shared memory of one K element of the tiles of rows and weights, as they are stored."""
+        gemm, design = self.gemm, self.design
+        assert gemm is not None and design.block_n is not None
+        planes = 2 if self.planes else 1
+        return gemm.weight_tiles * design.block_n + planes * self._row_bytes()
 
-    def _staged_bytes(self, walk: Walk) -> int:
-        """Tiles of the pipelined loop are held `stages` times; a remainder after an inner loop
-        once. Weights that the dot takes in another form stand there once more.
+    @property
+    def _copies(self) -> int:
+        """Copies of a loop's tiles in flight; what is multiplied from registers needs one less."""
+        stages = self.design.stages
+        return stages if self.reads_shared else max(1, stages - 1)
+
+    def _loop_bytes(self, walk: Walk) -> int:
+        """Of the pipelined loop: its tiles, and once the remainder after an inner loop. Weights
+        that the dot takes in another form stand there once more where it reads shared memory.
         """
         gemm, design = self.gemm, self.design
         assert gemm is not None and design.block_n is not None
-        weights = gemm.weight_tiles * design.block_n  # bytes of one stored element of a column
-        planes = 2 if self.planes else 1
         body, rest = walk.staged
-        staged = (weights + planes * self._row_bytes()) * (design.stages * body + rest)
-        converted = self.planes or design.dot == "fp16_exact"
-        return staged + (weights * planes * self._dot_bits // 8 * body if converted else 0)
+        staged = self._k_bytes * (self._copies * body + rest)
+        if self.dot_bytes == 1 and not (self.planes and self.reads_shared):
+            return staged
+        planes = 2 if self.planes else 1
+        return staged + gemm.weight_tiles * design.block_n * planes * self.dot_bytes * body
 
     @cached_property
     def shared_bytes(self) -> int:
-        """Shared memory of one program: operand tiles of every stage in flight."""
-        if self.gemm is None or self.design.dot == "rank1":
+        """Shared memory of one program: the pipelined loops over K and over an int8 tail, scales in
+        flight, and the tile of results while its layout changes.
+        """
+        gemm, design = self.gemm, self.design
+        if gemm is None or design.dot == "rank1":
             return 0
-        return self._staged_bytes(self.walk)
+        assert design.block_m is not None and design.block_n is not None
+        needed = self._loop_bytes(self.walk)
+        if self.tail is not None and not self.planes:
+            needed += self._k_bytes * self._copies * self.tail.tile
+        if gemm.group_k is not None:
+            scales = gemm.weight_tiles * design.block_n * self.walk.groups
+            needed += self._copies * scales * FORMATS[gemm.scale].bits // 8
+        results = design.block_m * design.block_n * FORMATS[gemm.output].bits // 8
+        return needed + results + BARRIERS
 
     @cached_property
     def sum_registers(self) -> int:
@@ -213,30 +241,10 @@ class Variant:
         assert design.block_m is not None and design.block_n is not None
         return gemm.weight_tiles * design.block_m * design.block_n // self.threads
 
-    @property
-    def registers(self) -> int:
-        """Registers that one thread may hold."""
-        calls = self.gemm is not None and self.gemm.requantizes
-        return min(self.target.registers, CALL_REGISTERS) if calls else self.target.registers
-
-    @property
-    def operand_registers(self) -> int:
-        """Registers of one thread beside the sums: operand fragments, pointers, scales."""
-        direct, design = self.target.shared_operands, self.design
-        more = 0
-        if self.gemm is not None:
-            assert design.block_m is not None and design.block_n is not None
-            more = TILE_REGISTERS * max(0, self.walk.dots - 1)
-            widest = max(tile.size for tile in self.walk.repeated + self.walk.tiles)
-            taken_apart = self.gemm.weight_tiles * design.block_n * widest / self.threads
-            more += int(NIBBLE_REGISTERS[design.unpack or "none"] * taken_apart)
-            if self.gemm.requantizes:
-                return (
-                    REQUANTIZE_REGISTERS + design.block_m * self.walk.row_k // self.target.warp_size
-                )
-        if direct != "none" and design.block_m is not None and design.block_m >= direct.block_m:
-            return direct.operand_registers + more
-        return self.target.operand_registers + more
+    @cached_property
+    def registers(self) -> Registers | None:
+        """What one thread of a GEMM needs; None of other operations."""
+        return registers(self) if self.gemm is not None else None
 
     @cached_property
     def requires(self) -> tuple[Condition, ...]:

@@ -36,6 +36,7 @@ class Target:
     dots: tuple[str, ...]  # dot strategies that compile right for it
     shared_memory: int  # bytes that one of its programs may take
     registers: int  # 32-bit vector registers that one of its threads may take
+    matrix: tuple[tuple[str, int], ...]  # matrix instructions, and the rows that they take, at least
     compiler: Compiler | None
 
 
@@ -86,6 +87,7 @@ class Layer:
     """A layer contract: its axes, the values between its stages, the plans that realise it."""
 
     name: str
+    spec: str
     weights: str
     up_group: int | None
     down_group: int | None
@@ -295,6 +297,7 @@ def _target(name: str, data: Mapping[str, Any]) -> Target:
         dots=tuple(data["dots"]),
         shared_memory=data["shared_memory"],
         registers=data["registers"],
+        matrix=tuple((each["name"], each["block_m"]) for each in data["matrix"]),
         compiler=None if compiler is None else Compiler(**compiler),
     )
 
@@ -302,6 +305,7 @@ def _target(name: str, data: Mapping[str, Any]) -> Target:
 def _layer(name: str, data: Mapping[str, Any]) -> Layer:
     axes = data["axes"]
     keys = (
+        "spec",
         "weights",
         "up_group",
         "down_group",

@@ -12,7 +12,8 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-from generator.errors import Finding, SpecError
+from generator.errors import BuildError, Finding, SpecError
+from generator.resources import Record, read_folder
 from generator.spec.checks import (
     MODEL_CHECKS,
     SPEC_CHECKS,
@@ -28,7 +29,7 @@ Shaped = TypeVar("Shaped", bound=Frozen)
 
 
 def load(directory: Path) -> SpecSet:
-    """Read `directory`/*.yaml, targets/*.yaml and models/*.yaml.
+    """Read `directory`/*.yaml, targets/*.yaml, models/*.yaml and resources/*.json.
 
     Raises SpecError with all defects of all files, each with file and line.
     """
@@ -42,10 +43,16 @@ def load(directory: Path) -> SpecSet:
         findings.append(
             Finding(str(directory), "holds no *.yaml spec", "add one, see CONTRIBUTING")
         )
+    resources: tuple[Record, ...] = ()
+    try:
+        resources = read_folder(directory / "resources")
+    except BuildError as error:
+        findings += error.findings
     everything = SpecSet(
         specs=tuple(spec for _, spec in specs),
         targets=tuple(target for _, target in targets),
         models=tuple(model for _, model in models),
+        resources=resources,
         broken=tuple(_broken(directory, (specs, targets, models))),
     )
     findings += _check(specs, SPEC_CHECKS, everything)

@@ -12,6 +12,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from generator.resources import Record
+
 SCHEMA = 1  # version of the spec language
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.-]*$")]
@@ -253,13 +255,11 @@ Capability = Annotated[
 ]
 
 
-class SharedOperands(Frozen):
-    """Matrix instructions whose operands stay in shared memory, which leaves registers to the
-    sums.
-    """
+class MatrixUnit(Frozen):
+    """A family of matrix instructions, and the rows from which a dot compiles to it."""
 
-    block_m: Positive  # least row tile that they take
-    operand_registers: Positive  # in place of the target's
+    name: Literal["mma", "wgmma", "mfma"]
+    block_m: Positive
 
 
 class Compiler(Frozen):
@@ -285,8 +285,7 @@ class Target(Frozen):
     warp_size: Positive
     shared_memory: Positive  # bytes one program may hold
     registers: Positive  # 32-bit registers one thread may hold
-    operand_registers: Positive  # of those, what a GEMM needs beside its sums
-    shared_operands: SharedOperands | Literal["none"]  # matrix units that read shared memory
+    matrix: Annotated[tuple[MatrixUnit, ...], Field(min_length=1)]  # by ascending block_m
     cost: CostFigures
 
     @property
@@ -329,4 +328,5 @@ class SpecSet(Frozen):
     specs: tuple[Spec, ...]
     targets: tuple[Target, ...]
     models: tuple[Model, ...]
+    resources: tuple[Record, ...] = ()  # what compiled variants take
     broken: tuple[str, ...] = ()  # names of files that have no model; they are not "missing"

@@ -1,16 +1,17 @@
 """The designs by which the rules of resources are calibrated: what every other rule accepts.
 
 A compiled design says how many registers and how much shared memory it takes; the rules foretell
-it. Behind `build --resources`, whose modules `compile` measures.
+it. Behind `build --candidates`, whose modules `compile --record` measures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import random
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from generator.lower.bands import ANY
-from generator.lower.contract import GemmContract
+from generator.lower.contract import Contract, GemmContract
 from generator.lower.enumerate import designs, space
 from generator.lower.plan import Plan, RankedBand
 from generator.lower.program import Program
@@ -18,12 +19,12 @@ from generator.lower.prune import DESIGN_RULES, VARIANT_RULES
 from generator.lower.variant import Variant
 from generator.spec.model import Spec, Target
 
-RESOURCE_RULES = ("accumulator_registers", "shared_memory")
+FORETELLING_RULES = ("accumulator_registers", "shared_memory")
 
 
 def candidates(spec: Spec, contract: GemmContract, target: Target) -> Iterator[Variant]:
-    """Every design of a GEMM that no rule rejects but those of resources, in their order."""
-    others = [rule for rule in VARIANT_RULES if rule.name not in RESOURCE_RULES]
+    """Every design of a GEMM that no rule rejects but those that foretell, in their order."""
+    others = [rule for rule in VARIANT_RULES if rule.name not in FORETELLING_RULES]
     for design in designs(space(spec, contract.operation)):
         if any(rule.of_design and rule.of_design(design, target) for rule in DESIGN_RULES):
             continue
@@ -32,8 +33,10 @@ def candidates(spec: Spec, contract: GemmContract, target: Target) -> Iterator[V
             yield variant
 
 
-def with_candidates(built: Program) -> Program:
-    """The program with every candidate of its GEMMs kept, best first by nothing but their order."""
+def with_candidates(built: Program, most: int) -> Program:
+    """The program with up to `most` candidates of each of its GEMMs in place of the kept designs,
+    drawn alike every time. They are in no order of preference.
+    """
     specs = {spec.name: spec for spec in built.specs}
     owners = {
         contract: specs[layer.contract.spec]
@@ -41,12 +44,16 @@ def with_candidates(built: Program) -> Program:
         for plan in layer.plans
         for contract in plan.contracts
     }
-    return replace(built, plans=tuple(_widened(plan, owners) for plan in built.plans))
+    return replace(built, plans=tuple(_drawn(plan, owners, most) for plan in built.plans))
 
 
-def _widened(plan: Plan, owners: dict) -> Plan:
+def _drawn(plan: Plan, owners: Mapping[Contract, Spec], most: int) -> Plan:
     contract = plan.contract
     if not isinstance(contract, GemmContract) or contract not in owners:
         return plan
-    kept = tuple(candidates(owners[contract], contract, plan.target))
-    return replace(plan, kept=kept, bands=(RankedBand(ANY, tuple(v.design for v in kept)),))
+    every = list(candidates(owners[contract], contract, plan.target))
+    # Seeded by name, so that a draw of more holds a draw of fewer.
+    random.Random(f"{contract.name} {plan.target.name}").shuffle(every)
+    kept = tuple(every[:most])
+    bands = (RankedBand(ANY, tuple(variant.design for variant in kept)),)
+    return replace(plan, kept=kept, bands=bands)

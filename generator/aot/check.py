@@ -1,0 +1,186 @@
+"""Compile emitted modules for targets that are not there, hold each against its gates, and record
+what it takes. Behind `python -m generator compile`.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+from generator.aot.gates import Broken, broken
+from generator.aot.pool import Answered, Pool
+from generator.errors import BuildError, Finding
+from generator.resources import Figures, Record, figures
+from generator.runtime.entry import Entry
+from generator.runtime.manifest import Manifest, Target
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One launch of one entry to be compiled for one target."""
+
+    entry: Entry
+    target: Target
+    arguments: Sequence[Any]
+
+    @property
+    def name(self) -> str:
+        return f"{self.target.name}: {self.entry.symbol}"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A variant that did not compile, or compiled to what it must not."""
+
+    name: str
+    what: str
+    look_at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far the work is, and what is being worked on."""
+
+    done: int
+    of: int
+    now: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What compiling came to."""
+
+    records: tuple[Record, ...]
+    failures: tuple[Failure, ...]
+    compiled: int
+
+
+def chosen_targets(manifest: Manifest, names: Sequence[str]) -> list[Target]:
+    """The named targets, else all that modules were built for and a compiler knows. Raises
+    BuildError for a name that there is not, or that no compiler compiles for.
+    """
+    there = manifest.targets
+    legal = [name for name, target in there.items() if target.compiler is not None]
+    unknown = [name for name in names if name not in legal]
+    if unknown:
+        fix = f"use one of {', '.join(legal)}"
+        what = {name: "has no compiler of its own" for name in there}
+        raise BuildError(
+            [Finding(f"--target {n}", what.get(n, "no such target"), fix) for n in unknown]
+        )
+    built = {entry.target for entry in manifest.entries}
+    chosen = [there[name] for name in legal if name in (names or built)]
+    if not chosen:
+        what = "was built for no target that has a compiler"
+        raise BuildError(Finding(str(manifest.directory), what, f"pass --target {legal[0]}"))
+    return chosen
+
+
+def chosen_entries(
+    manifest: Manifest, specs: Sequence[str], contracts: Sequence[str]
+) -> list[Entry]:
+    """The entries of contracts that fit a glob, and that layers of the named specs use; empty names
+    mean no restriction. Raises BuildError where nothing fits.
+    """
+    used = {
+        name
+        for layer in manifest.layers.values()
+        if not specs or layer.spec in specs
+        for plan in layer.plans
+        for name in plan.tokens + plan.rows
+    }
+    entries = [
+        entry
+        for entry in manifest.entries
+        if entry.contract in used
+        and (not contracts or any(fnmatch(entry.contract, each) for each in contracts))
+    ]
+    if not entries:
+        asked = [*(f"--spec {each}" for each in specs), *(f"--contract {c}" for c in contracts)]
+        what = f"fits nothing that a layer of {manifest.directory} uses"
+        fix = "see `python -m generator list`"
+        raise BuildError(Finding(" ".join(asked) or str(manifest.directory), what, fix))
+    return entries
+
+
+def compile_entries(
+    manifest: Manifest,
+    entries: Sequence[Entry],
+    targets: Sequence[Target],
+    jobs: int,
+    tell: Callable[[Progress], None],
+) -> Result:
+    """Compile each entry for its own target, or for all of them where it runs anywhere, in a Triton
+    cache of its own.
+    """
+    with tempfile.TemporaryDirectory(prefix="groupwise-") as cache, Pool(jobs, Path(cache)) as pool:
+        triton = pool.ask({"verb": "version"})["triton"]
+        work = _jobs(manifest, entries, targets, pool)
+        requests = [_request(manifest, each) for each in work]
+        answers: dict[int, Mapping[str, Any]] = {}
+        now: dict[int, str] = {}
+        for event in pool.run(requests):
+            if isinstance(event, Answered):
+                answers[event.index] = event.answer
+                now.pop(event.index)
+            else:
+                now[event.index] = work[event.index].name
+            tell(Progress(len(answers), len(work), tuple(now.values())))
+    taken: dict[str, dict[str, Figures]] = {each.name: {} for each in targets}
+    failures: list[Failure] = []
+    for index, job in enumerate(work):
+        answer = answers[index]
+        if "figures" not in answer:
+            what = str(answer.get("died") or answer.get("error") or answer)
+            failures.append(Failure(job.name, what, str(answer.get("trace", ""))))
+            continue
+        read = figures(answer["figures"])
+        own = taken[job.target.name]
+        known = own.setdefault(job.entry.symbol, read)
+        if read.registers > known.registers:  # of its launches, the one that takes the most
+            own[job.entry.symbol] = read
+        failures += _failures(job, broken(job.entry, job.target, read))
+    records = tuple(Record(name, triton, own) for name, own in taken.items() if own)
+    return Result(records, tuple(dict.fromkeys(failures)), len(work))
+
+
+def _failures(job: Job, gates: Iterable[Broken]) -> list[Failure]:
+    return [Failure(job.name, each.what, f"rule {each.rule}") for each in gates]
+
+
+def _jobs(
+    manifest: Manifest, entries: Sequence[Entry], targets: Sequence[Target], pool: Pool
+) -> list[Job]:
+    """What the runtime launches of the entries, on each target that runs them."""
+    names = {each.name for each in targets}
+    anywhere = {name for name, each in manifest.targets.items() if each.backend == "any"}
+    symbols = [each.symbol for each in entries if each.target in names | anywhere]
+    asked = {"verb": "launches", "directory": str(manifest.directory), "symbols": symbols}
+    launches = pool.ask(asked)["launches"]
+    return [
+        Job(manifest.by_symbol[symbol], target, arguments)
+        for target in targets
+        for symbol, arguments in launches
+        if manifest.by_symbol[symbol].target in anywhere | {target.name}
+    ]
+
+
+def _request(manifest: Manifest, job: Job) -> dict[str, Any]:
+    compiler = job.target.compiler
+    assert compiler is not None
+    return {
+        "verb": "compile",
+        "directory": str(manifest.directory),
+        "symbol": job.entry.symbol,
+        "arguments": job.arguments,
+        "compiler": {
+            "backend": compiler.backend,
+            "arch": compiler.arch,
+            "warp_size": compiler.warp_size,
+        },
+        "figures": True,
+    }

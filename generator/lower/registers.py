@@ -1,0 +1,90 @@
+"""Registers that one thread of a GEMM needs, foretold from its design.
+
+need = what it holds of sums or results + half of the fragments of a dot's operands + a few for each
+further dot of a turn + a reserve. The reserves are fitted to compiled designs, the recorded ones of
+`specs/resources/`; `tests/lower/test_calibration.py` compares what is foretold with what was
+measured.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from generator.lower.variant import Variant
+
+DOT_REGISTERS = 8  # that each further dot of an unrolled turn keeps alive
+REGISTER_BYTES = 4
+# Rows that are quantized on their way are divided, and the slow path of a division is a call, which
+# leaves so many registers.
+CALL_REGISTERS = 168
+
+
+@dataclass(frozen=True, slots=True)
+class Reserve:
+    """Registers beside sums and operands: addresses, scales, the epilogue. `plain` stores what it
+    has scaled, `gated` computes silu, `requantizing` quantizes the rows that it loads; each for
+    weights that are multiplied as they are stored, and for nibbles.
+    """
+
+    plain: int
+    plain_nibbles: int
+    gated: int
+    gated_nibbles: int
+    requantizing: int
+    requantizing_nibbles: int
+
+    def of(self, variant: Variant) -> int:
+        gemm = variant.gemm
+        assert gemm is not None
+        kind = "requantizing" if gemm.requantizes else "gated" if gemm.gate else "plain"
+        reserve: int = getattr(self, f"{kind}_nibbles" if variant.planes else kind)
+        return reserve
+
+
+# By the family of matrix instructions. mma and mfma read operands from registers; wgmma reads them
+# from shared memory, but for weights that are unpacked.
+RESERVES = {
+    "mma": Reserve(144, 64, 144, 160, 136, 140),
+    "wgmma": Reserve(88, 64, 0, 112, 136, 140),
+    "mfma": Reserve(96, 240, 0, 200, 136, 140),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Registers:
+    """Of one thread."""
+
+    held: int  # sums of a turn, or the results after the last one
+    operands: int  # fragments and the dots of a turn
+    reserve: int
+    limit: int  # that one thread may take
+
+    @property
+    def needed(self) -> int:
+        return self.held + self.beside
+
+    @property
+    def beside(self) -> int:
+        """All but the sums."""
+        return self.operands + self.reserve
+
+
+def registers(variant: Variant) -> Registers:
+    """Of one thread of a GEMM."""
+    gemm, design, target = variant.gemm, variant.design, variant.target
+    assert gemm is not None and design.block_m is not None and design.block_n is not None
+    limit = min(target.registers, target.cost.register_file // variant.threads)
+    if gemm.requantizes:
+        limit = min(limit, CALL_REGISTERS)
+    widest = max(tile.size for tile in variant.walk.repeated + variant.walk.tiles)
+    elements = (design.block_m + gemm.weight_tiles * design.block_n) * widest
+    planes = 2 if variant.planes else 1
+    fragments = elements * planes * variant.dot_bytes // (REGISTER_BYTES * variant.threads)
+    return Registers(
+        held=max(variant.sum_registers, variant.result_registers),
+        operands=fragments // 2 + DOT_REGISTERS * (variant.walk.dots - 1),
+        reserve=RESERVES[variant.matrix].of(variant),
+        limit=limit,
+    )
