@@ -193,10 +193,10 @@ def _step_constants(variant: Variant, walk: WalkText) -> list[Constant]:
         constants.append(Constant("CHUNK_TURNS", variant.chunk_turns, why))
     if tail is not None:
         constants.append(Constant("K_UNIT", K_UNIT, "K is a multiple of it"))
-        if tail.planes == 2:
+        if not tail.one_piece:
             units = tail.piece_k // K_UNIT
             constants.append(Constant("PIECE_UNITS", units, "K_UNITs that a piece has at most"))
-        else:
+        if tail.planes == 1 and not tail.one_step:
             constants.append(Constant("TAIL_K", tail.tile, "K elements per dot of the tail"))
     if variant.design.unpack in ("shift", "ptx"):
         why = "weights are multiplied 16 times too large"

@@ -23,8 +23,8 @@ from generator.emit.walk_text import (
 )
 from generator.lower.contract import GemmContract
 from generator.lower.variant import Variant
-from generator.lower.walk import Advance, Plane, Tail, Tile
-from generator.packing import K_UNIT, block_length
+from generator.lower.walk import Advance, Plane, Tail, Tile, Walk
+from generator.packing import block_length
 
 
 class Names:
@@ -74,17 +74,38 @@ class Names:
                 return f"{each.name} // 2"
         return str(length)
 
-    def moves(self, step: Advance) -> tuple[Move, ...]:
-        """Of rows and weights."""
-        rows = [Move(each, self.spell(step.rows)) for each in self.row_pointers if step.rows]
-        weights = [Move(s.pointers, self.spell(step.weights)) for s in self.sums if step.weights]
-        return tuple(rows + weights)
+    def repeat_moves(self, walk: Walk) -> tuple[Move, ...]:
+        """At the end of a turn of the inner loop: by a tile, or by a block in several tiles."""
+        if walk.step.rows == walk.step.weights:
+            by = self.spell(walk.step.rows)
+            return self._moves(walk.step, rows=by, weights=by)
+        return self._moves(walk.step, rows="2 * PLANE_K", weights="PLANE_K")
+
+    def moves(self, walk: Walk, *, repeated: str) -> tuple[Move, ...]:
+        """After the tiles in a row: to the end of a turn, or from where an inner loop, which went
+        `repeated`, and the tiles after it leave the pointers.
+        """
+        step, unit = walk.rest, self.spell(walk.unit_k)
+        if not walk.repeat:
+            return self._moves(step, rows=unit, weights=self.spell(step.weights))
+        if not self.planes:
+            left = f"{unit} - {repeated}"
+            return self._moves(step, rows=left, weights=left)
+        if not step.weights:  # the first plane is done, and with it the second
+            return self._moves(step, rows="PLANE_K", weights="")
+        return self._moves(step, rows=f"{unit} - {repeated}", weights=f"PLANE_K - {repeated}")
+
+    def _moves(self, step: Advance, *, rows: str, weights: str) -> tuple[Move, ...]:
+        """Of rows and weights, where they move."""
+        by_rows = [Move(each, rows) for each in self.row_pointers if step.rows]
+        by_weights = [Move(each.pointers, weights) for each in self.sums if step.weights]
+        return tuple(by_rows + by_weights)
 
     def steps(
-        self, tiles: Sequence[Tile], *, form: str, fresh: bool, parts: bool, half: bool = False
+        self, tiles: Sequence[Tile], *, form: str, fresh: bool, parts: bool, half: str = ""
     ) -> tuple[Step, ...]:
-        """Loads and dots of tiles in a row; `fresh` starts each sum at its first tile. `half`: the
-        second plane lies a run-time length away.
+        """Loads and dots of tiles in a row; `fresh` starts each sum at its first tile. `half`: how
+        far away the second plane lies, where that is not PLANE_K.
         """
         planes = [plane for tile in tiles for plane in tile.planes]
         several, started, steps, index = len(planes) > 1, set(), [], 0
@@ -94,7 +115,7 @@ class Names:
             for side, plane in enumerate(tile.planes):
                 name = f"x{index}" if several else "x"
                 index += 1
-                rows.append(self._rows(name, plane, tile, side, at_half=half and side == 1))
+                rows.append(self._rows(name, plane, tile, side, half=half))
                 for each in self.sums:
                     total = each.part if parts else each.total_of(plane.group, self.groups)
                     first = fresh and total not in started
@@ -121,10 +142,10 @@ class Names:
             steps.append(Step(tuple(rows), weights, tuple(dots)))
         return tuple(steps)
 
-    def _rows(self, name: str, plane: Plane, tile: Tile, side: int, *, at_half: bool) -> Load:
+    def _rows(self, name: str, plane: Plane, tile: Tile, side: int, *, half: str) -> Load:
         offset: int | str = plane.offset
-        if at_half:
-            offset = "half"
+        if side == 1 and half:
+            offset = half
         elif side == 1:
             rest = plane.offset - self.plane_k
             offset = f"PLANE_K + {rest}" if rest else "PLANE_K"
@@ -150,8 +171,8 @@ class Names:
             s.total_of(group, self.groups) for group in range(self.groups) for s in self.sums
         )
 
-    def promotions(self) -> tuple[Promotion, ...]:
-        """Every group of a turn, in ascending order."""
+    def promotions(self, *, last: bool = False) -> tuple[Promotion, ...]:
+        """Every group of a turn, in ascending order; `last`: no group follows."""
         return tuple(
             Promotion(
                 each.name,
@@ -159,7 +180,7 @@ class Names:
                 + (".to(tl.float32)" if self.total_dtype == "int32" else ""),
                 each.scale,
                 each.scale_pointers,
-                each.scale_row,
+                "" if last else each.scale_row,
                 " * NIBBLE" if self.times_16 else "",
             )
             for group in range(self.groups)
@@ -190,7 +211,7 @@ def lengths(variant: Variant) -> tuple[Length, ...]:
         named.append(Length("GROUP_K", gemm.group_k, "K elements that share one weight scale"))
     if variant.planes and gemm.group_k != walk.unit_k // walk.groups:
         named.append(Length("BLOCK", walk.unit_k, "K elements of a block: two planes of nibbles"))
-    stepwise = walk.repeat > 0 and len(walk.repeated) == 1 and design.block_k > 1
+    stepwise = walk.repeat > 0 and walk.step.rows == design.block_k > 1
     if stepwise or (gemm.group_k is None and not variant.planes):
         named.append(Length("BLOCK_K", design.block_k, "K elements per dot"))
     return tuple(named)
@@ -219,11 +240,13 @@ def walk_text(variant: Variant, gemm: GemmContract) -> WalkText:
         total_dtype=names.total_dtype,
         parts=tuple(Part(s.total, s.part) for s in names.sums) if in_chunks or across else (),
         repeated=names.steps(walk.repeated, form=form, fresh=False, parts=in_chunks or across),
-        repeat_moves=names.moves(walk.step),
+        repeat_moves=names.repeat_moves(walk),
         steps=names.steps(
             walk.tiles, form="add_rounded" if in_chunks else form, fresh=fresh, parts=across
         ),
-        moves=names.moves(walk.rest),
+        moves=names.moves(
+            walk, repeated=f"{'CHUNKS * CHUNK_TURNS' if in_chunks else 'STEPS'} * BLOCK_K"
+        ),
         promotions=names.promotions(),
         tail=_tail(variant, gemm, variant.tail) if variant.tail else None,
     )
@@ -258,26 +281,47 @@ def _cut(variant: Variant) -> str:
 def _tail(variant: Variant, gemm: GemmContract, tail: Tail) -> TailText:
     """The steps of a tail are equal, one tile each."""
     names = Names(variant, gemm, groups=1)
-    if tail.planes == 1:
-        kind = "short_group" if names.grouped else "short_row"
-    elif tail.scaled:
-        kind = "group_pieces"
-    else:
-        kind = "short_group_in_pieces" if names.grouped else "pieces"
+    kind, why = _tail_kind(tail, grouped=names.grouped)
     tile = Tile(0, tail.tile, tuple(Plane(0, 0) for _ in range(tail.planes)))
     form = "add_outer" if names.outer else "add_rounded" if names.chunked else "add"
+    fresh = names.grouped and tail.one_step
     unit = names.spell(variant.walk.unit_k)
-    step = "TAIL_K" if tail.planes == 1 else str(tail.tile)
+    by = "TAIL_K" if tail.planes == 1 else "1" if tail.tile == 1 else "K_UNIT // 2"
     pointers = [*names.row_pointers, *(each.pointers for each in names.sums)]
     return TailText(
         kind=kind,
+        why=why,
         done=f"{variant.turns} * {f'({unit})' if ' ' in unit else unit}",
-        totals=names.totals(),
+        totals=() if fresh else names.totals(),
         total_dtype=names.total_dtype,
-        steps=names.steps([tile], form=form, fresh=False, parts=False, half=tail.planes == 2),
-        moves=tuple(Move(each, step) for each in pointers),
+        steps=names.steps(
+            [tile],
+            form=form,
+            fresh=fresh,
+            parts=False,
+            half="GROUP_K // 2" if tail.one_step else "half",
+        ),
+        moves=tuple(Move(each, by) for each in pointers),
         piece_moves=tuple(Move(each, "half") for each in names.row_pointers),
-        promotions=names.promotions(),
-        half_k=K_UNIT // 2,
-        half_turns="half" if names.outer else "units",
+        promotions=names.promotions(last=not tail.scaled or tail.one_piece),
+        block_turns="half" if names.outer else "units",
     )
+
+
+def _tail_kind(tail: Tail, *, grouped: bool) -> tuple[str, str]:
+    """The macro of a tail, and a comment on it. A loop is for tails of several lengths only."""
+    of, last = ("group", "The last group is short") if grouped else ("row", "A short tile is left")
+    if tail.planes == 1 and tail.one_step:
+        return f"{of}_step", f"{last}: K_UNIT elements."
+    if tail.planes == 1:
+        return f"{of}_steps", f"{last}."
+    lone = "A group without a partner is a block of its own: two planes of"
+    if tail.scaled and tail.one_step:
+        return "group_step", f"{lone} GROUP_K // 2 elements."
+    if tail.scaled:
+        return "group_block" if tail.one_piece else "lone_groups", f"{lone} `half` elements."
+    if not tail.one_piece:
+        return "group_blocks", f"{last}."
+    if not grouped:
+        last = "A shorter block may be left"
+    return f"{of}_block", f"{last}: two planes of `half` elements."

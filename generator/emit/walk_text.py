@@ -88,7 +88,7 @@ class Promotion:
     total: str
     scale: str
     scale_pointers: str
-    scale_row: str
+    scale_row: str  # how far they go; "" where no group follows
     factor: str
 
 
@@ -105,6 +105,7 @@ class TailText:
     """What follows the last whole turn; `kind` names the macro."""
 
     kind: str
+    why: str  # a comment: "The last group is short."
     done: str  # K elements before it
     totals: tuple[str, ...]
     total_dtype: str
@@ -112,8 +113,7 @@ class TailText:
     moves: tuple[Move, ...]
     piece_moves: tuple[Move, ...]
     promotions: tuple[Promotion, ...]
-    half_k: int
-    half_turns: str
+    block_turns: str  # what steps through a block: of `units` and `half`, both of them its length
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,14 +20,15 @@ class Bound:
     what: str  # group | chunk
     terms: int  # products per sum
     code: int  # greatest |activation code|
-    weight: int  # greatest |weight|, as it is multiplied
+    weight: int  # greatest |weight|
+    factor: int  # by which weights are multiplied too large
     accumulator: str  # int32 | fp32
     capacity: int  # largest integer that the accumulator holds exactly
 
     @property
     def sum(self) -> int:
         """No partial sum exceeds it, whatever the order of the terms."""
-        return self.terms * self.code * self.weight
+        return self.terms * self.code * self.factor * self.weight
 
     @property
     def holds(self) -> bool:
@@ -36,14 +37,15 @@ class Bound:
     @property
     def longest(self) -> int:
         """Most terms whose sum is exact."""
-        return self.capacity // (self.code * self.weight)
+        return self.capacity // (self.code * self.factor * self.weight)
 
     def __str__(self) -> str:
         limit, inside, outside = (
             ("2**31", "<", ">=") if self.accumulator == "int32" else ("2**24", "<=", ">")
         )
+        weight = f"({self.factor} * {self.weight})" if self.factor > 1 else self.weight
         return (
-            f"|{self.what} sum| <= {self.terms} * {self.code} * {self.weight} = {self.sum}"
+            f"|{self.what} sum| <= {self.terms} * {self.code} * {weight} = {self.sum}"
             f" {inside if self.holds else outside} {limit}, held in {self.accumulator}"
         )
 
@@ -76,13 +78,12 @@ def prove(
     terms = contract.group_k or limits.k
     code = FORMATS[contract.codes].magnitude
     weight = FORMATS[contract.weights].magnitude
-    if unpack in ("shift", "ptx"):
-        weight *= NIBBLE_FACTOR
-    total = Bound("group", terms, code, weight, "int32", INT32_MAX)
+    factor = NIBBLE_FACTOR if unpack in ("shift", "ptx") else 1
+    total = Bound("group", terms, code, weight, factor, "int32", INT32_MAX)
     if dot != "fp16_exact":
         return Proof((total,), None)
-    whole = Bound("group", terms, code, weight, "fp32", FP32_INTEGERS)
+    whole = Bound("group", terms, code, weight, factor, "fp32", FP32_INTEGERS)
     if whole.holds:
         return Proof((whole,), None)
-    chunk = Bound("chunk", whole.longest, code, weight, "fp32", FP32_INTEGERS)
+    chunk = Bound("chunk", whole.longest, code, weight, factor, "fp32", FP32_INTEGERS)
     return Proof((chunk, total), whole.longest)

@@ -184,6 +184,17 @@ class Tail:
     piece_k: int  # what a piece has at most
     scaled: bool  # each piece has a scale of its own; else all share one
     unit_k: int  # a tail is a multiple of it
+    longest: int  # K elements of the longest tail
+
+    @property
+    def one_piece(self) -> bool:
+        """Whether no tail has several pieces."""
+        return self.longest <= self.piece_k
+
+    @property
+    def one_step(self) -> bool:
+        """Whether every tail is a single step."""
+        return self.longest == self.planes * self.tile
 
 
 @cache
@@ -197,6 +208,6 @@ def tail(group_k: int | None, unit_k: int, *, planes: bool, single: bool) -> Tai
         tile = 1 if single else K_UNIT // 2
         short = group_k is not None and group_k < LONG_BLOCK
         piece = group_k if group_k is not None and short else block_length(group_k)
-        return Tail(tile, 2, piece, short, K_UNIT)
+        return Tail(tile, 2, piece, short, K_UNIT, unit_k - K_UNIT)
     unit = K_UNIT if group_k is None or group_k % K_UNIT == 0 else 32
-    return Tail(1 if single else unit, 1, unit_k, False, unit)
+    return Tail(1 if single else unit, 1, unit_k, False, unit, unit_k - unit)

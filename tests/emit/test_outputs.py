@@ -5,9 +5,11 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -171,6 +173,86 @@ def test_no_loop_of_one_turn(modules: list[Module]) -> None:
         if bound in ("0", "1") or each.constants.get(bound) in (0, 1)
     ]
     assert short == []
+
+
+def steps_of(body: list[ast.stmt], constants: dict[str, object]) -> Counter[str]:
+    """How far pointers of rows and weights go, whatever loops do it."""
+    gone: Counter[str] = Counter()
+    for node in body:
+        if isinstance(node, ast.For):
+            assert isinstance(node.iter, ast.Call)
+            times = eval(ast.unparse(node.iter.args[0]), {}, constants)
+            inner = steps_of(node.body, constants)
+            gone.update({name: times * by for name, by in inner.items()})
+        elif isinstance(node, ast.AugAssign):
+            name = ast.unparse(node.target)
+            if name.endswith("_ptrs") and "scale" not in name:
+                gone[name] += eval(ast.unparse(node.value), {}, constants)
+    return gone
+
+
+def test_a_turn_moves_the_pointers_to_the_next_one(modules: list[Module]) -> None:
+    turns = {"groups", "group_pairs", "k_blocks", "k_tiles"}
+    walked = 0
+    for each in modules:
+        if each.path.split("/")[0] not in ("up", "down"):
+            continue
+        [kernel] = each.kernels
+        nodes = list(ast.walk(kernel))
+        [unit] = {
+            eval(ast.unparse(node.value.right), {}, each.constants)
+            for node in nodes
+            if isinstance(node, ast.Assign) and isinstance(node.value, ast.BinOp)
+            if re.match(r"K = (?!k_units)|(\w+) = K // (?!2$)", ast.unparse(node))
+        }
+        loops = [
+            node
+            for node in nodes
+            if isinstance(node, ast.For)
+            for names in [{n.id for n in ast.walk(node.iter) if isinstance(n, ast.Name)}]
+            if names & turns and "K" not in names
+        ]
+        gone = steps_of(loops[-1].body, each.constants)  # the innermost, in chunks of turns
+        stored = unit // 2 if "PLANE_K" in each.constants else unit
+        rows = {"x_ptrs": unit, "inv_smooth_ptrs": unit}
+        assert gone == {name: rows.get(name, stored) for name in gone}, each.path
+        assert gone.keys() >= {"x_ptrs"} and len(gone) > 1, each.path
+        walked += 1
+    assert walked > 500
+
+
+def test_pointers_move_by_lengths_that_have_a_name(modules: list[Module]) -> None:
+    bare = {
+        each.path: ast.unparse(node)
+        for each in modules
+        for node in ast.walk(each.tree)
+        if isinstance(node, ast.AugAssign) and ast.unparse(node.target).endswith("_ptrs")
+        if isinstance(node.value, ast.Constant) and node.value.value != 1
+    }
+    assert bare == {}
+
+
+def test_no_step_after_which_nothing_reads_the_pointers(modules: list[Module]) -> None:
+    dead = {}
+    for each in modules:
+        [kernel] = each.kernels
+        nodes = list(ast.walk(kernel))
+        in_loops = {
+            inner for node in nodes if isinstance(node, ast.For) for inner in ast.walk(node)
+        }
+        last = {
+            node.id: node.lineno
+            for node in sorted(
+                (n for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)),
+                key=lambda node: node.lineno,
+            )
+        }
+        for node in nodes:
+            if not isinstance(node, ast.AugAssign) or node in in_loops:
+                continue
+            if last[ast.unparse(node.target)] < node.lineno:
+                dead[each.path] = ast.unparse(node)
+    assert dead == {}
 
 
 def test_ends_with_the_launch_options_of_its_manifest_entry(

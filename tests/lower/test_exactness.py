@@ -75,8 +75,8 @@ def test_proof_reads_as_an_inequality(group: int | str, text: str) -> None:
             "channel",
             "w4a8",
             "shift",
-            "|chunk sum| <= 1024 * 128 * 128 = 16777216 <= 2**24, held in fp32;"
-            " |group sum| <= 16384 * 128 * 128 = 268435456 < 2**31, held in int32",
+            "|chunk sum| <= 1024 * 128 * (16 * 8) = 16777216 <= 2**24, held in fp32;"
+            " |group sum| <= 16384 * 128 * (16 * 8) = 268435456 < 2**31, held in int32",
         ),
     ],
 )

@@ -136,11 +136,12 @@ def test_outer_products_hold_nothing_in_shared_memory() -> None:
 
 def test_tail_is_walked_where_the_design_says_so_and_turns_leave_one() -> None:
     assert gemm(group=320).tail is None
-    assert gemm(group=320).possible_tail == Tail(64, 1, 320, False, 64)
-    assert gemm(group=320, tail="any").tail == Tail(64, 1, 320, False, 64)
+    assert gemm(group=320).possible_tail == Tail(64, 1, 320, False, 64, 256)
+    assert gemm(group=320, tail="any").tail == Tail(64, 1, 320, False, 64, 256)
     assert gemm(k=64, tail="any").tail is None
     assert gemm(k=1, dot="rank1", tail="any").possible_tail is None
-    assert gemm(group=128, k=32, tail="any", spec="w4a8").tail == Tail(32, 2, 128, True, 64)
+    pairs = gemm(group=128, k=32, tail="any", spec="w4a8")
+    assert pairs.tail == Tail(32, 2, 128, True, 64, 192)
 
 
 @pytest.mark.parametrize(

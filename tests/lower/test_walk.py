@@ -313,12 +313,12 @@ def test_figures_of_planes_count_both_planes_of_a_byte() -> None:
     ("group", "unit_k", "expected"),
     [
         (None, 64, None),
-        (None, 128, Tail(64, 1, 128, False, 64)),
+        (None, 128, Tail(64, 1, 128, False, 64, 64)),
         (32, 32, None),
         (64, 64, None),
-        (96, 96, Tail(32, 1, 96, False, 32)),
-        (128, 128, Tail(64, 1, 128, False, 64)),
-        (320, 320, Tail(64, 1, 320, False, 64)),
+        (96, 96, Tail(32, 1, 96, False, 32, 64)),
+        (128, 128, Tail(64, 1, 128, False, 64, 64)),
+        (320, 320, Tail(64, 1, 320, False, 64, 256)),
     ],
 )
 def test_tail_of_rows(group: int | None, unit_k: int, expected: Tail | None) -> None:
@@ -328,13 +328,13 @@ def test_tail_of_rows(group: int | None, unit_k: int, expected: Tail | None) -> 
 @pytest.mark.parametrize(
     ("group", "unit_k", "expected"),
     [
-        (None, 256, Tail(32, 2, 256, False, 64)),
+        (None, 256, Tail(32, 2, 256, False, 64, 192)),
         (32, 64, None),
-        (64, 128, Tail(32, 2, 64, True, 64)),
-        (128, 256, Tail(32, 2, 128, True, 64)),
-        (256, 256, Tail(32, 2, 256, False, 64)),
-        (320, 320, Tail(32, 2, 320, False, 64)),
-        (512, 512, Tail(32, 2, 256, False, 64)),
+        (64, 128, Tail(32, 2, 64, True, 64, 64)),
+        (128, 256, Tail(32, 2, 128, True, 64, 192)),
+        (256, 256, Tail(32, 2, 256, False, 64, 192)),
+        (320, 320, Tail(32, 2, 320, False, 64, 256)),
+        (512, 512, Tail(32, 2, 256, False, 64, 448)),
     ],
 )
 def test_tail_of_planes(group: int | None, unit_k: int, expected: Tail | None) -> None:
@@ -342,8 +342,49 @@ def test_tail_of_planes(group: int | None, unit_k: int, expected: Tail | None) -
 
 
 def test_outer_products_take_a_tail_one_stored_element_a_step() -> None:
-    assert tail(320, 320, planes=False, single=True) == Tail(1, 1, 320, False, 64)
-    assert tail(320, 320, planes=True, single=True) == Tail(1, 2, 320, False, 64)
+    assert tail(320, 320, planes=False, single=True) == Tail(1, 1, 320, False, 64, 256)
+    assert tail(320, 320, planes=True, single=True) == Tail(1, 2, 320, False, 64, 256)
+
+
+def int4_tail(group: int | None) -> Tail:
+    found = tail(group, planes_walk(group, 32, loop=False).unit_k, planes=True, single=False)
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize(
+    ("group", "one_piece", "one_step"),
+    [
+        (64, True, True),  # the one group that has no partner
+        (128, False, False),  # a group, and a part of its partner
+        (192, False, False),
+        (256, True, False),
+        (320, True, False),
+        (448, True, False),
+        (512, False, False),  # a block, and a part of the next one
+        (576, True, False),
+        (768, False, False),
+        (None, True, False),
+    ],
+)
+def test_tail_of_planes_is_one_piece_where_no_other_block_fits(
+    group: int | None, one_piece: bool, one_step: bool
+) -> None:
+    assert (int4_tail(group).one_piece, int4_tail(group).one_step) == (one_piece, one_step)
+
+
+def test_tail_of_rows_is_one_piece_and_one_step_where_a_turn_is_two_of_them() -> None:
+    tails = {group: tail(group, group, planes=False, single=False) for group in (96, 128, 192)}
+    assert {group: each.one_piece for group, each in tails.items() if each} == dict.fromkeys(
+        tails, True
+    )
+    assert {group: each.one_step for group, each in tails.items() if each} == {
+        96: False,
+        128: True,
+        192: False,
+    }
+    single = tail(128, 128, planes=False, single=True)
+    assert single is not None and not single.one_step
 
 
 @quick
@@ -359,11 +400,33 @@ def test_what_whole_turns_of_planes_leave_is_a_tail(group: int | None, k: int) -
         assert pieces == []
         return
     assert (padded(k) - whole) % expected.unit_k == 0
+    assert padded(k) - whole <= expected.longest
+    assert len(pieces) <= 1 or not expected.one_piece
     for piece in pieces:
         assert piece.half % expected.tile == 0
         assert piece.length <= expected.piece_k
     groups = [piece.start // group if group else 0 for piece in pieces]
     assert len(set(groups)) == (len(pieces) if expected.scaled else min(1, len(pieces)))
+
+
+@quick
+@given(int4_groups)
+def test_longest_tail_of_planes_is_met_and_says_whether_a_loop_over_pieces_turns_twice(
+    group: int | None,
+) -> None:
+    unit = planes_walk(group, 32, loop=False).unit_k
+    expected = tail(group, unit, planes=True, single=False)
+    if expected is None:
+        return
+    every = [
+        [block for block in blocks(unit + left, group) if block.start >= unit]
+        for left in range(K_UNIT, unit, K_UNIT)
+    ]
+    assert max(sum(piece.length for piece in pieces) for pieces in every) == expected.longest
+    assert expected.one_piece == (max(map(len, every)) == 1)
+    assert expected.one_step == all(
+        [2 * expected.tile] == [piece.length for piece in pieces] for pieces in every
+    )
 
 
 @quick
@@ -378,5 +441,6 @@ def test_what_whole_turns_of_rows_leave_is_a_tail_of_one_group(
         assert left == 0
         return
     assert left % expected.tile == left % expected.unit_k == 0
-    assert left < expected.piece_k == unit
+    assert left <= expected.longest < expected.piece_k == unit
+    assert expected.one_step == (unit == 2 * expected.tile)
     assert K_UNIT % expected.unit_k == 0

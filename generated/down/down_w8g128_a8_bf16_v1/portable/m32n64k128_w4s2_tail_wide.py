@@ -19,7 +19,6 @@ GROUP_K = tl.constexpr(128)  # K elements that share one weight scale
 BLOCK_M = tl.constexpr(32)  # rows per program
 BLOCK_N = tl.constexpr(64)  # columns per program
 K_UNIT = tl.constexpr(64)  # K is a multiple of it
-TAIL_K = tl.constexpr(64)  # K elements per dot of the tail
 
 
 @triton.jit(do_not_specialize=["n_tiles", "k_units"])
@@ -68,17 +67,12 @@ def down_w8g128_a8_bf16_v1_portable_m32n64k128_w4s2_tail_wide(
         acc = tl.fma(total.to(tl.float32), w_scale[None, :], acc)
         w_scale_ptrs += N
     if groups * GROUP_K < K:
-        # The last group is short.
-        total = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.int32)
-        for _ in range((K - groups * GROUP_K) // TAIL_K):
-            x = tl.load(x_ptrs + k64, mask=row_ok[:, None], other=0)
-            w = tl.load(w_ptrs + k64)
-            total = tl.dot(x, tl.trans(w), total, out_dtype=tl.int32)
-            x_ptrs += TAIL_K
-            w_ptrs += TAIL_K
+        # The last group is short: K_UNIT elements.
+        x = tl.load(x_ptrs + k64, mask=row_ok[:, None], other=0)
+        w = tl.load(w_ptrs + k64)
+        total = tl.dot(x, tl.trans(w), out_dtype=tl.int32)
         w_scale = tl.load(w_scale_ptrs).to(tl.float32)
         acc = tl.fma(total.to(tl.float32), w_scale[None, :], acc)
-        w_scale_ptrs += N
 
     x_scale = tl.load(x_scale_ptr + rows, mask=row_ok, other=0.0)[:, None]
     tl.store(y_ptrs, (acc * x_scale).to(tl.bfloat16), mask=row_ok[:, None])

@@ -84,7 +84,6 @@ def down_w8g320_a8_bf16_v1_portable_m32n64k128_w4s2_tail_wide(
             w_ptrs += TAIL_K
         w_scale = tl.load(w_scale_ptrs).to(tl.float32)
         acc = tl.fma(total.to(tl.float32), w_scale[None, :], acc)
-        w_scale_ptrs += N
 
     x_scale = tl.load(x_scale_ptr + rows, mask=row_ok, other=0.0)[:, None]
     tl.store(y_ptrs, (acc * x_scale).to(tl.bfloat16), mask=row_ok[:, None])

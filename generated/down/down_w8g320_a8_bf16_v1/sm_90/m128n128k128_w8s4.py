@@ -67,8 +67,8 @@ def down_w8g320_a8_bf16_v1_sm_90_m128n128k128_w8s4(
         x = tl.load(x_ptrs + k64, mask=row_ok[:, None], other=0)
         w = tl.load(w_ptrs + k64)
         total = tl.dot(x, tl.trans(w), total, out_dtype=tl.int32)
-        x_ptrs += 64
-        w_ptrs += 64
+        x_ptrs += GROUP_K - STEPS * BLOCK_K
+        w_ptrs += GROUP_K - STEPS * BLOCK_K
         w_scale = tl.load(w_scale_ptrs).to(tl.float32)
         acc = tl.fma(total.to(tl.float32), w_scale[None, :], acc)
         w_scale_ptrs += N

@@ -19,7 +19,6 @@ GROUP_K = tl.constexpr(128)  # K elements that share one weight scale
 BLOCK_M = tl.constexpr(32)  # rows per program
 BLOCK_N = tl.constexpr(32)  # columns per program
 K_UNIT = tl.constexpr(64)  # K is a multiple of it
-TAIL_K = tl.constexpr(64)  # K elements per dot of the tail
 
 
 @triton.jit
@@ -94,24 +93,16 @@ def up_w8g128_a8_swiglu_bf16_amax_v1_portable_m32n32k128_w4s2_tail_wide(
         up = tl.fma(up_sum.to(tl.float32), up_scale[None, :], up)
         up_scale_ptrs += 2 * N
     if groups * GROUP_K < K:
-        # The last group is short.
-        gate_sum = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.int32)
-        up_sum = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.int32)
-        for _ in range((K - groups * GROUP_K) // TAIL_K):
-            x = tl.load(x_ptrs + k64, mask=row_ok[:, None], other=0)
-            gate_w = tl.load(gate_ptrs + k64)
-            up_w = tl.load(up_ptrs + k64)
-            gate_sum = tl.dot(x, tl.trans(gate_w), gate_sum, out_dtype=tl.int32)
-            up_sum = tl.dot(x, tl.trans(up_w), up_sum, out_dtype=tl.int32)
-            x_ptrs += TAIL_K
-            gate_ptrs += TAIL_K
-            up_ptrs += TAIL_K
+        # The last group is short: K_UNIT elements.
+        x = tl.load(x_ptrs + k64, mask=row_ok[:, None], other=0)
+        gate_w = tl.load(gate_ptrs + k64)
+        up_w = tl.load(up_ptrs + k64)
+        gate_sum = tl.dot(x, tl.trans(gate_w), out_dtype=tl.int32)
+        up_sum = tl.dot(x, tl.trans(up_w), out_dtype=tl.int32)
         gate_scale = tl.load(gate_scale_ptrs).to(tl.float32)
         gate = tl.fma(gate_sum.to(tl.float32), gate_scale[None, :], gate)
-        gate_scale_ptrs += 2 * N
         up_scale = tl.load(up_scale_ptrs).to(tl.float32)
         up = tl.fma(up_sum.to(tl.float32), up_scale[None, :], up)
-        up_scale_ptrs += 2 * N
 
     x_scale = tl.load(x_scale_ptr + rows, mask=row_ok, other=0.0)[:, None]
     gate = (gate * x_scale).to(tl.bfloat16).to(tl.float32)
