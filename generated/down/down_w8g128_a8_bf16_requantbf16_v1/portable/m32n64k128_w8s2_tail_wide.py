@@ -22,7 +22,6 @@ INFINITY_BITS = tl.constexpr(0x7F800000)  # fp32 bit patterns from here on are n
 BLOCK_M = tl.constexpr(32)  # rows per program
 BLOCK_N = tl.constexpr(64)  # columns per program
 K_UNIT = tl.constexpr(64)  # K is a multiple of it
-TAIL_K = tl.constexpr(64)  # K elements per dot of the tail
 
 
 @triton.jit
@@ -89,19 +88,13 @@ def down_w8g128_a8_bf16_requantbf16_v1_portable_m32n64k128_w8s2_tail_wide(
         acc = tl.fma(total.to(tl.float32), w_scale[None, :], acc)
         w_scale_ptrs += N
     if groups * GROUP_K < K:
-        # The last group is short.
-        total = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.int32)
-        for _ in range((K - groups * GROUP_K) // TAIL_K):
-            a = tl.load(x_ptrs + k64, mask=row_ok[:, None], other=0.0)
-            x = _codes(a, tl.load(inv_smooth_ptrs + k64), row_scale, finite)
-            w = tl.load(w_ptrs + k64)
-            total = tl.dot(x, tl.trans(w), total, out_dtype=tl.int32)
-            x_ptrs += TAIL_K
-            inv_smooth_ptrs += TAIL_K
-            w_ptrs += TAIL_K
+        # The last group is short: K_UNIT elements.
+        a = tl.load(x_ptrs + k64, mask=row_ok[:, None], other=0.0)
+        x = _codes(a, tl.load(inv_smooth_ptrs + k64), row_scale, finite)
+        w = tl.load(w_ptrs + k64)
+        total = tl.dot(x, tl.trans(w), out_dtype=tl.int32)
         w_scale = tl.load(w_scale_ptrs).to(tl.float32)
         acc = tl.fma(total.to(tl.float32), w_scale[None, :], acc)
-        w_scale_ptrs += N
 
     x_scale = tl.where(finite, row_scale, float("nan"))[:, None]
     tl.store(y_ptrs, (acc * x_scale).to(tl.bfloat16), mask=row_ok[:, None])

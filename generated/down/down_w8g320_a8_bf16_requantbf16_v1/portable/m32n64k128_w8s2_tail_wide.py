@@ -93,9 +93,9 @@ def down_w8g320_a8_bf16_requantbf16_v1_portable_m32n64k128_w8s2_tail_wide(
         x = _codes(a, tl.load(inv_smooth_ptrs + k64), row_scale, finite)
         w = tl.load(w_ptrs + k64)
         total = tl.dot(x, tl.trans(w), total, out_dtype=tl.int32)
-        x_ptrs += 64
-        inv_smooth_ptrs += 64
-        w_ptrs += 64
+        x_ptrs += GROUP_K - STEPS * BLOCK_K
+        inv_smooth_ptrs += GROUP_K - STEPS * BLOCK_K
+        w_ptrs += GROUP_K - STEPS * BLOCK_K
         w_scale = tl.load(w_scale_ptrs).to(tl.float32)
         acc = tl.fma(total.to(tl.float32), w_scale[None, :], acc)
         w_scale_ptrs += N
@@ -112,7 +112,6 @@ def down_w8g320_a8_bf16_requantbf16_v1_portable_m32n64k128_w8s2_tail_wide(
             w_ptrs += TAIL_K
         w_scale = tl.load(w_scale_ptrs).to(tl.float32)
         acc = tl.fma(total.to(tl.float32), w_scale[None, :], acc)
-        w_scale_ptrs += N
 
     x_scale = tl.where(finite, row_scale, float("nan"))[:, None]
     tl.store(y_ptrs, (acc * x_scale).to(tl.bfloat16), mask=row_ok[:, None])
