@@ -1,7 +1,7 @@
 """The command line: one short function per verb. The only place that prints or exits.
 
-Exit codes: 0 all is well; 1 the answer is no (stale modules, differing bits, a broken device); 2
-bad input.
+Exit codes: 0 all is well; 1 the answer is no (stale modules, differing bits, a variant that spills,
+a broken device); 2 bad input; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -9,8 +9,11 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import shlex
+import shutil
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +24,7 @@ from generator.errors import BuildError, Finding, GroupwiseError
 from generator.version import VERSION
 
 if TYPE_CHECKING:
+    from generator.aot.check import Progress
     from generator.emit.sync import Difference
     from generator.lower.facts import Report
     from generator.lower.listing import Listing
@@ -37,6 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except GroupwiseError as error:
         print(error, file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("\ninterrupted; nothing was written", file=sys.stderr)
+        return 130
     except BrokenPipeError:  # the reader of a pipe left; what it wanted, it has
         sys.stderr.close()
         return 0
@@ -51,6 +58,12 @@ def _parser() -> argparse.ArgumentParser:
     _program_options(build)
     build.add_argument(
         "--out", type=Path, metavar="DIR", help="default: generated/ beside the specs"
+    )
+    build.add_argument(
+        "--candidates",
+        type=int,
+        metavar="N",
+        help="up to N designs a GEMM, rejected for resources or not: what calibrates those rules",
     )
     build.set_defaults(verb=_build)
 
@@ -80,6 +93,46 @@ def _parser() -> argparse.ArgumentParser:
         "--cache", type=Path, metavar="DIR", help="a filled Triton cache to take along"
     )
     bundle.set_defaults(verb=_bundle)
+
+    compile_ = verbs.add_parser(
+        "compile", help="compile emitted modules for targets that are not there; 1 if one fails"
+    )
+    _worker_options(compile_)
+    compile_.add_argument(
+        "--target", action="append", default=[], metavar="NAME", help="default: those of the build"
+    )
+    compile_.add_argument(
+        "--spec", action="append", default=[], metavar="NAME", help="only this spec's layers"
+    )
+    compile_.add_argument(
+        "--contract", action="append", default=[], metavar="GLOB", help="only these contracts"
+    )
+    compile_.add_argument(
+        "--specs", type=Path, metavar="DIR", help="whose resources/ to compare with, or to write"
+    )
+    compile_.add_argument("--record", action="store_true", help="write resources/")
+    compile_.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="write resources/calibration/, of designs that rules may have rejected: no gates",
+    )
+    compile_.set_defaults(verb=_compile)
+
+    prefill = verbs.add_parser(
+        "prefill", help="fill a Triton cache with all that serving some models can launch"
+    )
+    _worker_options(prefill)
+    prefill.add_argument("--target", required=True, metavar="NAME", help="the device to serve on")
+    prefill.add_argument(
+        "--models", nargs="+", default=[], metavar="NAME", help="default: all of the manifest"
+    )
+    prefill.add_argument(
+        "--cache", type=Path, required=True, metavar="DIR", help="TRITON_CACHE_DIR of the server"
+    )
+    prefill.add_argument(
+        "--verify", action="store_true", help="compile nothing; 1 if a launch would, and its key"
+    )
+    prefill.set_defaults(verb=_prefill)
 
     listing = verbs.add_parser("list", help="the layers and variants that build emits, one a line")
     _program_options(listing)
@@ -138,6 +191,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _worker_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--generated", type=Path, metavar="DIR", help="default: the shipped modules"
+    )
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="default: one a core"
+    )
+
+
 def _program_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--specs", type=Path, metavar="DIR", help="default: the shipped specs")
     parser.add_argument(
@@ -177,14 +239,20 @@ def _program(options: argparse.Namespace, *, portable: bool = False) -> Program:
 def _outputs(options: argparse.Namespace) -> tuple[Path, dict[str, str]]:
     from generator.emit.outputs import outputs
 
-    part = options.spec or options.contract or options.target or options.all
+    most = getattr(options, "candidates", None)
+    part = options.spec or options.contract or options.target or options.all or most is not None
     if part and not options.out:
-        what = "is needed where --spec, --contract, --target or --all choose other modules"
+        what = "is needed where --spec, --contract, --target, --all or --candidates choose modules"
         fix = "pass a folder of its own; the default one holds the default build"
         raise BuildError(Finding("--out DIR", what, fix))
     beside = options.specs.resolve().parent / "generated" if options.specs else modules()
     out = options.out or beside
-    return out, outputs(_program(options), folder("templates"))
+    built = _program(options)
+    if most is not None:
+        from generator.lower.candidates import with_candidates
+
+        built = with_candidates(built, most)
+    return out, outputs(built, folder("templates"))
 
 
 def _modules(files: dict[str, str]) -> int:
@@ -245,6 +313,85 @@ def _bundle(options: argparse.Namespace) -> int:
         f" {len(cache)} files of a Triton cache; {_counted(difference)}"
     )
     return 0
+
+
+def _compile(options: argparse.Namespace) -> int:
+    from generator.aot.check import chosen_entries, chosen_targets, compile_entries
+    from generator.aot.record import differing, write_calibration, write_record
+    from generator.runtime.manifest import load
+
+    manifest = load(options.generated)
+    targets = chosen_targets(manifest, options.target)
+    entries = chosen_entries(manifest, options.spec, options.contract)
+    start = time.monotonic()
+    result = compile_entries(manifest, entries, targets, options.jobs, _Bar())
+    seconds = time.monotonic() - start
+    resources = (options.specs or folder("specs")) / "resources"
+    stale = 0
+    for record in result.records:
+        figures = record.variants.values()
+        print(
+            f"{record.target}, Triton {record.triton}: {len(figures)} variants, at most"
+            f" {max(each.registers for each in figures)} registers,"
+            f" {max(each.shared for each in figures)} bytes of shared memory,"
+            f" {max(each.stack for each in figures)} of stack"
+        )
+        if options.record:
+            print(f"wrote {write_record(resources, record)}")
+        if options.calibrate:
+            print(f"wrote {write_calibration(resources, record, manifest)}")
+            continue
+        for symbol, known, found in differing(resources, record):
+            print(f"{record.name}: {symbol} is recorded with {known}; it takes {found}")
+            stale += 1
+    failures = () if options.calibrate else result.failures
+    for failure in failures:
+        print(f"{failure.name}: {failure.what}\n    {failure.look_at}", file=sys.stderr)
+    print(f"{result.compiled} launches compiled in {seconds:.0f} s, {len(failures)} failures")
+    if stale:
+        print("records are stale; run `python -m generator compile --record`", file=sys.stderr)
+    return 1 if failures or stale else 0
+
+
+def _prefill(options: argparse.Namespace) -> int:
+    from generator.aot.check import chosen_targets
+    from generator.aot.prefill import chosen_models, prefill
+    from generator.runtime.manifest import load
+
+    manifest = load(options.generated)
+    [target] = chosen_targets(manifest, [options.target])
+    models = chosen_models(manifest, options.models)
+    start = time.monotonic()
+    result = prefill(
+        manifest, models, target, options.cache, options.jobs, _Bar(), look=options.verify
+    )
+    seconds = time.monotonic() - start
+    for each in result.missing:
+        print(f"{each.symbol}: a launch would compile; {options.cache} lacks {each.key}")
+    there = len(result.keys) - len(result.missing)
+    print(
+        f"{options.cache} holds {there} of {len(result.keys)} keys of {len(models)} models on"
+        f" {target.name} for Triton {result.triton}; {len(result.compiled)} compiled now,"
+        f" {seconds:.0f} s"
+    )
+    return 1 if result.missing else 0
+
+
+class _Bar:
+    """A line on a terminal that says how far the workers are, and at what; nothing elsewhere."""
+
+    WIDTH = 24
+
+    def __call__(self, progress: Progress) -> None:
+        if not sys.stderr.isatty():
+            return
+        filled = self.WIDTH * progress.done // max(progress.of, 1)
+        bar = "#" * filled + "-" * (self.WIDTH - filled)
+        now = progress.now[-1] if progress.now else ""
+        columns = shutil.get_terminal_size().columns
+        line = f"[{bar}] {progress.done}/{progress.of} {now}"[: columns - 1]
+        end = "\n" if progress.done == progress.of else ""
+        print(f"\r{line}\033[K", end=end, file=sys.stderr, flush=True)
 
 
 def _list(options: argparse.Namespace) -> int:

@@ -1,8 +1,9 @@
 """What compiled kernels take of a device, and the files that record it. A leaf: standard library
 only.
 
-A record is `specs/resources/<target>-triton<version>.json`: `python -m generator compile --record`
-writes it, lowering reads it.
+A record is `specs/resources/<target>-triton<version>.json`, a calibration the file of that name in
+`specs/resources/calibration/`: `python -m generator compile --record` and `--calibrate` write them,
+lowering reads them.
 """
 
 from __future__ import annotations
@@ -55,10 +56,6 @@ class Record:
         """Of its file."""
         return f"{self.target}-triton{self.triton}.json"
 
-    @property
-    def by(self) -> str:
-        return f"for {self.target} by Triton {self.triton}"
-
     def text(self) -> str:
         """JSON with one line a variant, so that a diff reads."""
         head = {"schema": SCHEMA, "target": self.target, "triton": self.triton}
@@ -71,19 +68,13 @@ class Record:
 
 def read(path: Path) -> Record:
     """One record. Raises BuildError where it is damaged, or a newer generator wrote it."""
-    fix = "run `python -m generator compile --record` again"
+    data = _load(path, "record")
     try:
-        data: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        if data["schema"] != SCHEMA:
-            what = f"schema {data['schema']} is not the one that is read, {SCHEMA}"
-            raise BuildError(Finding(str(path), what, fix))
         variants = {symbol: figures(each) for symbol, each in data["variants"].items()}
         record = Record(str(data["target"]), str(data["triton"]), variants)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        what = f"is damaged: {type(error).__name__}: {error}"
-        raise BuildError(Finding(str(path), what, fix)) from error
-    if record.name != path.name:
-        raise BuildError(Finding(str(path), f"holds {record.by}", f"name it {record.name}"))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise BuildError(_damaged(path, error, "record")) from error
+    _refuse_name(path, record.name)
     return record
 
 
@@ -102,3 +93,96 @@ def figures(data: Mapping[str, Any]) -> Figures:
         if not isinstance(value, dict if field.name in ("matrix", "loads", "copies") else int):
             raise TypeError(f"{field.name} is {value!r}")
     return read_back
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What a design took, as far as rules foretell it."""
+
+    registers: int  # 32-bit registers of one thread, accumulation registers among them
+    stack: int  # bytes of one thread
+    shared: int  # bytes of one program
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What one Triton made of designs for one target, kept or not: by these the rules of resources
+    are fitted and judged.
+    """
+
+    target: str
+    triton: str
+    designs: Mapping[str, Mapping[str, Taken]]  # by contract, then by `<target>/<design>`
+
+    @property
+    def name(self) -> str:
+        """Of its file."""
+        return f"{self.target}-triton{self.triton}.json"
+
+    def by_symbol(self) -> dict[str, Taken]:
+        """The same, by the symbols of variants."""
+        return {
+            f"{contract}_{name.replace('/', '_')}": taken
+            for contract, designs in self.designs.items()
+            for name, taken in designs.items()
+        }
+
+    def text(self) -> str:
+        """JSON with one line a contract."""
+        head = {"schema": SCHEMA, "target": self.target, "triton": self.triton}
+        lines = ",\n".join(
+            f"    {json.dumps(contract)}: {json.dumps(_rows(self.designs[contract]))}"
+            for contract in sorted(self.designs)
+        )
+        return f'{json.dumps(head)[:-1]}, "designs": {{\n{lines}\n}}}}\n'
+
+
+def _rows(designs: Mapping[str, Taken]) -> dict[str, list[int]]:
+    return {
+        name: [each.registers, each.stack, each.shared] for name, each in sorted(designs.items())
+    }
+
+
+def read_calibration(path: Path) -> Calibration:
+    """One calibration. Raises BuildError where it is damaged, or a newer generator wrote it."""
+    data = _load(path, "calibrate")
+    try:
+        designs = {
+            contract: {name: Taken(*row) for name, row in rows.items()}
+            for contract, rows in data["designs"].items()
+        }
+        calibration = Calibration(str(data["target"]), str(data["triton"]), designs)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise BuildError(_damaged(path, error, "calibrate")) from error
+    _refuse_name(path, calibration.name)
+    return calibration
+
+
+def read_calibrations(directory: Path) -> tuple[Calibration, ...]:
+    """Every calibration of a folder, by file name; none where there is no such folder."""
+    return tuple(read_calibration(path) for path in sorted(directory.glob("*.json")))
+
+
+def _load(path: Path, option: str) -> Mapping[str, Any]:
+    try:
+        data: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        schema = data["schema"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BuildError(_damaged(path, error, option)) from error
+    if schema != SCHEMA:
+        what = f"schema {schema} is not the one that is read, {SCHEMA}"
+        raise BuildError(Finding(str(path), what, _again(option)))
+    return data
+
+
+def _damaged(path: Path, error: Exception, option: str) -> Finding:
+    return Finding(str(path), f"is damaged: {type(error).__name__}: {error}", _again(option))
+
+
+def _again(option: str) -> str:
+    return f"remove it and run `python -m generator compile --{option}` again"
+
+
+def _refuse_name(path: Path, name: str) -> None:
+    if path.name != name:
+        raise BuildError(Finding(str(path), "holds another target or Triton", f"name it {name}"))

@@ -68,9 +68,12 @@ def chosen_targets(manifest: Manifest, names: Sequence[str]) -> list[Target]:
     unknown = [name for name in names if name not in legal]
     if unknown:
         fix = f"use one of {', '.join(legal)}"
-        what = {name: "has no compiler of its own" for name in there}
+        why = "has no compiler of its own"
         raise BuildError(
-            [Finding(f"--target {n}", what.get(n, "no such target"), fix) for n in unknown]
+            [
+                Finding(f"--target {name}", why if name in there else "no such target", fix)
+                for name in unknown
+            ]
         )
     built = {entry.target for entry in manifest.entries}
     chosen = [there[name] for name in legal if name in (names or built)]
@@ -120,20 +123,11 @@ def compile_entries(
     with tempfile.TemporaryDirectory(prefix="groupwise-") as cache, Pool(jobs, Path(cache)) as pool:
         triton = pool.ask({"verb": "version"})["triton"]
         work = _jobs(manifest, entries, targets, pool)
-        requests = [_request(manifest, each) for each in work]
-        answers: dict[int, Mapping[str, Any]] = {}
-        now: dict[int, str] = {}
-        for event in pool.run(requests):
-            if isinstance(event, Answered):
-                answers[event.index] = event.answer
-                now.pop(event.index)
-            else:
-                now[event.index] = work[event.index].name
-            tell(Progress(len(answers), len(work), tuple(now.values())))
+        requests = [{**compile_request(manifest, each), "figures": True} for each in work]
+        answers = answered(pool, work, requests, tell)
     taken: dict[str, dict[str, Figures]] = {each.name: {} for each in targets}
     failures: list[Failure] = []
-    for index, job in enumerate(work):
-        answer = answers[index]
+    for job, answer in zip(work, answers, strict=True):
         if "figures" not in answer:
             what = str(answer.get("died") or answer.get("error") or answer)
             failures.append(Failure(job.name, what, str(answer.get("trace", ""))))
@@ -146,6 +140,25 @@ def compile_entries(
         failures += _failures(job, broken(job.entry, job.target, read))
     records = tuple(Record(name, triton, own) for name, own in taken.items() if own)
     return Result(records, tuple(dict.fromkeys(failures)), len(work))
+
+
+def answered(
+    pool: Pool,
+    work: Sequence[Job],
+    requests: Sequence[Mapping[str, Any]],
+    tell: Callable[[Progress], None],
+) -> list[Mapping[str, Any]]:
+    """The answer to each request, whose progress is told as it comes."""
+    answers: dict[int, Mapping[str, Any]] = {}
+    now: dict[int, str] = {}
+    for event in pool.run(requests):
+        if isinstance(event, Answered):
+            answers[event.index] = event.answer
+            now.pop(event.index)
+        else:
+            now[event.index] = work[event.index].name
+        tell(Progress(len(answers), len(work), tuple(now.values())))
+    return [answers[index] for index in range(len(work))]
 
 
 def _failures(job: Job, gates: Iterable[Broken]) -> list[Failure]:
@@ -169,7 +182,8 @@ def _jobs(
     ]
 
 
-def _request(manifest: Manifest, job: Job) -> dict[str, Any]:
+def compile_request(manifest: Manifest, job: Job) -> dict[str, Any]:
+    """What a worker is asked to do."""
     compiler = job.target.compiler
     assert compiler is not None
     return {
@@ -182,5 +196,4 @@ def _request(manifest: Manifest, job: Job) -> dict[str, Any]:
             "arch": compiler.arch,
             "warp_size": compiler.warp_size,
         },
-        "figures": True,
     }

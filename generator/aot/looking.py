@@ -22,7 +22,7 @@ class _Looking(FileCacheManager):  # type: ignore[misc]
         if group is None or filename not in group:
             with suppress(OSError):  # Triton makes a key's folder before it looks into it
                 os.rmdir(self.cache_dir)
-            raise NotCached(f"{self.key}/{filename}")
+            raise NotCached(self.key)
         return group
 
 

@@ -1,5 +1,5 @@
-"""A Triton driver for a device that is not there: kernels are specialized and compiled as for a real
-launch, and the launch itself does nothing.
+"""A Triton driver for a device that is not there: kernels are specialized and compiled as for a
+real launch, and the launch itself does nothing.
 
 Runs in worker processes only, for a process has one active driver.
 """

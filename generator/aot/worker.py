@@ -30,7 +30,9 @@ TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
 
 class Worker:
-    """State between requests: the driver without device, and what Triton said of the last kernel."""
+    """What lives between requests: the driver without device, and Triton's word on the last
+    kernel.
+    """
 
     def __init__(self) -> None:
         self.offline = offline.activate()
@@ -82,7 +84,8 @@ class Worker:
         with look_only(request.get("look", False)):
             entry.kernel[(1, 1)](*arguments, **entry.options)
         metadata, group = self.last["metadata"], self.last["metadata_group"]
-        facts: dict[str, object] = {"hash": metadata["hash"], "cached": self.last["cache_hit"]}
+        folder = Path(next(iter(group.values()))).parent.name
+        facts: dict[str, object] = {"key": folder, "cached": self.last["cache_hit"]}
         if request.get("figures", False):
             files = {Path(path).suffix[1:]: Path(path) for path in group.values()}
             read = figures(files, metadata["shared"], TOOLS)

@@ -116,7 +116,7 @@ def write(directory: Path, files: Mapping[str, str | bytes], owner: Owner = BUIL
         for path in (each for each in files if each in wanted):
             target = directory / path
             target.parent.mkdir(parents=True, exist_ok=True)
-            _replace(target, _bytes(files[path]))
+            replace_file(target, _bytes(files[path]))
         _remove_empty(directory)
     except OSError as error:
         where, what = str(error.filename or directory), error.strerror or str(error)
@@ -153,7 +153,7 @@ def _bytes(content: str | bytes) -> bytes:
     return content.encode() if isinstance(content, str) else content
 
 
-def _replace(target: Path, content: bytes) -> None:
+def replace_file(target: Path, content: bytes) -> None:
     """Readers see the old file or the new one, never a part."""
     handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:

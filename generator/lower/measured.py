@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from generator.resources import Figures, Record
+from generator.resources import Calibration, Figures, Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +22,10 @@ class Compiled:
 
 @dataclass(frozen=True)
 class Measured:
-    """The records of a specs folder, by variant."""
+    """The records and calibrations of a specs folder, by variant."""
 
-    records: Sequence[Record]
+    records: Sequence[Record] = ()
+    calibrations: Sequence[Calibration] = ()
 
     @cached_property
     def _by_symbol(self) -> dict[str, tuple[Compiled, ...]]:
@@ -35,19 +36,35 @@ class Measured:
                 found[symbol] = (*found.get(symbol, ()), one)
         return found
 
+    @cached_property
+    def _stacks(self) -> dict[str, tuple[int, str]]:
+        """The largest stack of each symbol that has one, and who compiled it."""
+        stacks = [
+            (symbol, each.figures.stack, f"{each.target} by Triton {each.triton}")
+            for symbol, compiled in self._by_symbol.items()
+            for each in compiled
+        ]
+        stacks += [
+            (symbol, taken.stack, f"{each.target} by Triton {each.triton}")
+            for each in self.calibrations
+            for symbol, taken in each.by_symbol().items()
+        ]
+        worst: dict[str, tuple[int, str]] = {}
+        for symbol, stack, by in stacks:
+            if stack > worst.get(symbol, (0, ""))[0]:
+                worst[symbol] = (stack, by)
+        return worst
+
     def of(self, symbol: str) -> tuple[Compiled, ...]:
         """Every record of a variant, by target and version of Triton."""
         return self._by_symbol.get(symbol, ())
 
     def spills(self, symbol: str) -> str | None:
-        """The worst stack on record, and whose; None where nothing spilled or is on record."""
-        worst = max(self.of(symbol), key=lambda each: each.figures.stack, default=None)
-        if worst is None or not worst.figures.stack:
+        """The largest stack on record, and whose; None where nothing spilled or is on record."""
+        if symbol not in self._stacks:
             return None
-        return (
-            f"{worst.figures.stack} bytes of stack, compiled for {worst.target} by Triton"
-            f" {worst.triton}; use other warps or tiles"
-        )
+        stack, by = self._stacks[symbol]
+        return f"{stack} bytes of stack, compiled for {by}; use other warps or tiles"
 
 
-UNMEASURED = Measured(())
+UNMEASURED = Measured()

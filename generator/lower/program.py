@@ -73,7 +73,7 @@ def program(loaded: SpecSet, selection: Selection) -> Program:
     }
     _one_spec(list(layers))
     known = users(loaded, list(layers.items()))
-    measured = Measured(loaded.resources)
+    measured = Measured(loaded.resources, loaded.calibrations)
     ranked: dict[LayerContract, LayerEntry] = {}
     lowered: dict[tuple[str, str], Plan] = {}
     owners: dict[str, tuple[Contract, Spec]] = {}

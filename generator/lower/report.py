@@ -80,7 +80,7 @@ class Catalogue:
 
     @cached_property
     def measured(self) -> Measured:
-        return Measured(self.loaded.resources)
+        return Measured(self.loaded.resources, self.loaded.calibrations)
 
     @cached_property
     def known(self) -> Users:

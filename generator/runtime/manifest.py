@@ -36,7 +36,9 @@ class Target:
     dots: tuple[str, ...]  # dot strategies that compile right for it
     shared_memory: int  # bytes that one of its programs may take
     registers: int  # 32-bit vector registers that one of its threads may take
-    matrix: tuple[tuple[str, int], ...]  # matrix instructions, and the rows that they take, at least
+    matrix: tuple[
+        tuple[str, int], ...
+    ]  # matrix instructions, and the rows that they take, at least
     compiler: Compiler | None
 
 

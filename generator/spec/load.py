@@ -13,7 +13,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from generator.errors import BuildError, Finding, SpecError
-from generator.resources import Record, read_folder
+from generator.resources import Calibration, Record, read_calibrations, read_folder
 from generator.spec.checks import (
     MODEL_CHECKS,
     SPEC_CHECKS,
@@ -29,7 +29,7 @@ Shaped = TypeVar("Shaped", bound=Frozen)
 
 
 def load(directory: Path) -> SpecSet:
-    """Read `directory`/*.yaml, targets/*.yaml, models/*.yaml and resources/*.json.
+    """Read `directory`/*.yaml, targets/*.yaml, models/*.yaml and the JSON of resources/.
 
     Raises SpecError with all defects of all files, each with file and line.
     """
@@ -44,8 +44,10 @@ def load(directory: Path) -> SpecSet:
             Finding(str(directory), "holds no *.yaml spec", "add one, see CONTRIBUTING")
         )
     resources: tuple[Record, ...] = ()
+    calibrations: tuple[Calibration, ...] = ()
     try:
         resources = read_folder(directory / "resources")
+        calibrations = read_calibrations(directory / "resources" / "calibration")
     except BuildError as error:
         findings += error.findings
     everything = SpecSet(
@@ -53,6 +55,7 @@ def load(directory: Path) -> SpecSet:
         targets=tuple(target for _, target in targets),
         models=tuple(model for _, model in models),
         resources=resources,
+        calibrations=calibrations,
         broken=tuple(_broken(directory, (specs, targets, models))),
     )
     findings += _check(specs, SPEC_CHECKS, everything)

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from generator.resources import Record
+from generator.resources import Calibration, Record
 
 SCHEMA = 1  # version of the spec language
 
@@ -329,4 +329,5 @@ class SpecSet(Frozen):
     targets: tuple[Target, ...]
     models: tuple[Model, ...]
     resources: tuple[Record, ...] = ()  # what compiled variants take
+    calibrations: tuple[Calibration, ...] = ()  # what compiled designs take, kept or not
     broken: tuple[str, ...] = ()  # names of files that have no model; they are not "missing"
