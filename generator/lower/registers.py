@@ -8,8 +8,11 @@ measured.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from generator.lower.contract import GemmContract
 
 if TYPE_CHECKING:
     from generator.lower.variant import Variant
@@ -21,34 +24,27 @@ REGISTER_BYTES = 4
 CALL_REGISTERS = 168
 
 
-@dataclass(frozen=True, slots=True)
-class Reserve:
-    """Registers beside sums and operands: addresses, scales, the epilogue. `plain` stores what it
-    has scaled, `gated` computes silu, `requantizing` quantizes the rows that it loads; each for
-    weights that are multiplied as they are stored, and for nibbles.
-    """
-
-    plain: int
-    plain_nibbles: int
-    gated: int
-    gated_nibbles: int
-    requantizing: int
-    requantizing_nibbles: int
-
-    def of(self, variant: Variant) -> int:
-        gemm = variant.gemm
-        assert gemm is not None
-        kind = "requantizing" if gemm.requantizes else "gated" if gemm.gate else "plain"
-        reserve: int = getattr(self, f"{kind}_nibbles" if variant.planes else kind)
-        return reserve
-
-
-# By the family of matrix instructions. mma and mfma read operands from registers; wgmma reads them
-# from shared memory, but for weights that are unpacked.
-RESERVES = {
-    "mma": Reserve(144, 64, 144, 160, 136, 140),
-    "wgmma": Reserve(88, 64, 0, 112, 136, 140),
-    "mfma": Reserve(96, 240, 0, 200, 136, 140),
+# Registers beside sums and operands: addresses, scales, the epilogue, nibbles taken apart. By the
+# family of matrix instructions; by what the kernel does beside its sums: `plain` scales and stores
+# them, `gated` computes silu, `requantizing` quantizes the rows that it loads; and by how it takes
+# nibbles apart. mma and mfma read operands from registers, wgmma reads them from shared memory, but
+# for weights that are unpacked.
+RESERVES: Mapping[str, Mapping[str, Mapping[str, int]]] = {
+    "mma": {
+        "plain": {"none": 148, "value": 68, "shift": 108, "ptx": 100},
+        "gated": {"none": 148, "value": 208, "shift": 160, "ptx": 160},
+        "requantizing": {"none": 148, "value": 140, "shift": 140, "ptx": 140},
+    },
+    "wgmma": {
+        "plain": {"none": 92, "value": 60, "shift": 60, "ptx": 60},
+        "gated": {"none": 0, "value": 92, "shift": 92, "ptx": 112},
+        "requantizing": {"none": 148, "value": 140, "shift": 140, "ptx": 140},
+    },
+    "mfma": {
+        "plain": {"none": 224, "value": 240, "shift": 128},
+        "gated": {"none": 216, "value": 240, "shift": 214},
+        "requantizing": {"none": 148, "value": 140, "shift": 140},
+    },
 }
 
 
@@ -85,6 +81,12 @@ def registers(variant: Variant) -> Registers:
     return Registers(
         held=max(variant.sum_registers, variant.result_registers),
         operands=fragments // 2 + DOT_REGISTERS * (variant.walk.dots - 1),
-        reserve=RESERVES[variant.matrix].of(variant),
+        reserve=RESERVES[variant.matrix][_kind(gemm)][design.unpack or "none"],
         limit=limit,
     )
+
+
+def _kind(gemm: GemmContract) -> str:
+    if gemm.requantizes:
+        return "requantizing"
+    return "gated" if gemm.gate else "plain"

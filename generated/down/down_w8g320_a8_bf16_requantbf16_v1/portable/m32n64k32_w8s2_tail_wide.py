@@ -21,8 +21,8 @@ INFINITY_BITS = tl.constexpr(0x7F800000)  # fp32 bit patterns from here on are n
 # Design: how this module computes it.
 BLOCK_M = tl.constexpr(32)  # rows per program
 BLOCK_N = tl.constexpr(64)  # columns per program
-BLOCK_K = tl.constexpr(128)  # K elements per dot
-STEPS = tl.constexpr(2)  # turns of the inner loop
+BLOCK_K = tl.constexpr(32)  # K elements per dot
+STEPS = tl.constexpr(10)  # turns of the inner loop
 K_UNIT = tl.constexpr(64)  # K is a multiple of it
 TAIL_K = tl.constexpr(64)  # K elements per dot of the tail
 
@@ -38,7 +38,7 @@ def _codes(a, inv_smooth, scale, finite):
 
 
 @triton.jit(do_not_specialize=["n_tiles", "k_units"])
-def down_w8g320_a8_bf16_requantbf16_v1_portable_m32n64k128_w8s2_tail_wide(
+def down_w8g320_a8_bf16_requantbf16_v1_portable_m32n64k32_w8s2_tail_wide(
     x_ptr,  # bf16 [rows, K], rows sorted by expert
     row_amax_ptr,  # int32 [rows], bits of the largest |x * inv_smooth| of each row
     inv_smooth_ptr,  # fp32 [experts, K]
@@ -66,8 +66,8 @@ def down_w8g320_a8_bf16_requantbf16_v1_portable_m32n64k128_w8s2_tail_wide(
         nothing = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.bfloat16)
         tl.store(y_ptrs, nothing, mask=row_ok[:, None])
         return
-    k128 = tl.arange(0, 128)
     k64 = tl.arange(0, 64)
+    k32 = tl.arange(0, 32)
     x_ptrs = x_ptr + rows.to(tl.int64)[:, None] * K
     inv_smooth_ptrs = inv_smooth_ptr + expert.to(tl.int64) * K
     row_amax = tl.load(row_amax_ptr + rows, mask=row_ok, other=0)
@@ -79,23 +79,16 @@ def down_w8g320_a8_bf16_requantbf16_v1_portable_m32n64k128_w8s2_tail_wide(
 
     acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
     for _ in range(groups):
-        # One group, in exact tiles: 2 * 128 + 64.
+        # One group, in exact tiles: 10 * 32.
         total = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.int32)
         for _ in range(STEPS):
-            a = tl.load(x_ptrs + k128, mask=row_ok[:, None], other=0.0)
-            x = _codes(a, tl.load(inv_smooth_ptrs + k128), row_scale, finite)
-            w = tl.load(w_ptrs + k128)
+            a = tl.load(x_ptrs + k32, mask=row_ok[:, None], other=0.0)
+            x = _codes(a, tl.load(inv_smooth_ptrs + k32), row_scale, finite)
+            w = tl.load(w_ptrs + k32)
             total = tl.dot(x, tl.trans(w), total, out_dtype=tl.int32)
             x_ptrs += BLOCK_K
             inv_smooth_ptrs += BLOCK_K
             w_ptrs += BLOCK_K
-        a = tl.load(x_ptrs + k64, mask=row_ok[:, None], other=0.0)
-        x = _codes(a, tl.load(inv_smooth_ptrs + k64), row_scale, finite)
-        w = tl.load(w_ptrs + k64)
-        total = tl.dot(x, tl.trans(w), total, out_dtype=tl.int32)
-        x_ptrs += GROUP_K - STEPS * BLOCK_K
-        inv_smooth_ptrs += GROUP_K - STEPS * BLOCK_K
-        w_ptrs += GROUP_K - STEPS * BLOCK_K
         w_scale = tl.load(w_scale_ptrs).to(tl.float32)
         acc = tl.fma(total.to(tl.float32), w_scale[None, :], acc)
         w_scale_ptrs += N
