@@ -50,7 +50,7 @@ def _codes(a, inv_smooth, scale, finite):
 
 
 @triton.jit(do_not_specialize=["n_tiles", "k_units"])
-def down_w4g128_a8_bf16_requantbf16_v1_portable_m32n32k128_w8s2_shift_tail_wide(
+def down_w4g128_a8_bf16_requantbf16_v1_portable_m32n32k128_w8s3_shift_tail_wide(
     x_ptr,  # bf16 [rows, K], rows sorted by expert
     row_amax_ptr,  # int32 [rows], bits of the largest |x * inv_smooth| of each row
     inv_smooth_ptr,  # fp32 [experts, K]
@@ -136,4 +136,4 @@ def down_w4g128_a8_bf16_requantbf16_v1_portable_m32n32k128_w8s2_shift_tail_wide(
     tl.store(y_ptrs, (acc * x_scale).to(tl.bfloat16), mask=row_ok[:, None])
 
 
-OPTIONS = {"num_warps": 8, "num_stages": 2, "enable_fp_fusion": False}
+OPTIONS = {"num_warps": 8, "num_stages": 3, "enable_fp_fusion": False}
