@@ -5,7 +5,7 @@ what it takes. Behind `python -m generator compile`.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -116,13 +116,19 @@ def compile_entries(
     targets: Sequence[Target],
     jobs: int,
     tell: Callable[[Progress], None],
+    *,
+    known: Mapping[tuple[str, str], Collection[str]] | None = None,
 ) -> Result:
     """Compile each entry for its own target, or for all of them where it runs anywhere, in a Triton
-    cache of its own.
+    cache of its own. `known` are symbols that are left out, by target and version of Triton.
     """
     with tempfile.TemporaryDirectory(prefix="groupwise-") as cache, Pool(jobs, Path(cache)) as pool:
         triton = pool.ask({"verb": "version"})["triton"]
-        work = _jobs(manifest, entries, targets, pool)
+        work = [
+            job
+            for job in _jobs(manifest, entries, targets, pool)
+            if job.entry.symbol not in (known or {}).get((job.target.name, triton), ())
+        ]
         requests = [{**compile_request(manifest, each), "figures": True} for each in work]
         answers = answered(pool, work, requests, tell)
     taken: dict[str, dict[str, Figures]] = {each.name: {} for each in targets}
@@ -134,8 +140,8 @@ def compile_entries(
             continue
         read = figures(answer["figures"])
         own = taken[job.target.name]
-        known = own.setdefault(job.entry.symbol, read)
-        if read.registers > known.registers:  # of its launches, the one that takes the most
+        most = own.setdefault(job.entry.symbol, read)
+        if read.registers > most.registers:  # of its launches, the one that takes the most
             own[job.entry.symbol] = read
         failures += _failures(job, broken(job.entry, job.target, read))
     records = tuple(Record(name, triton, own) for name, own in taken.items() if own)

@@ -57,7 +57,7 @@ def _silu(g):
 
 
 @triton.jit(do_not_specialize=["n_tiles", "k_units"])
-def up_w4g512_a8_swiglu_bf16_v1_portable_m32n32k128_w8s4_shift_tail_wide(
+def up_w4g512_a8_swiglu_bf16_v1_portable_m32n32k64_w8s3_shift_tail_wide(
     x_ptr,  # int8 [rows, K], rows sorted by expert
     x_scale_ptr,  # fp32 [rows]
     w_ptr,  # int8 [experts, 2 * N, K // 2], two int4 a byte, in planes, gate rows before up rows
@@ -81,7 +81,7 @@ def up_w4g512_a8_swiglu_bf16_v1_portable_m32n32k128_w8s4_shift_tail_wide(
     rows = tl.load(tile_start_ptr + tile) + tl.arange(0, BLOCK_M)
     row_ok = rows < tl.load(tile_end_ptr + tile)
     cols = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
-    k128 = tl.arange(0, 128)
+    k64 = tl.arange(0, 64)
     k32 = tl.arange(0, 32)
     x_ptrs = x_ptr + rows.to(tl.int64)[:, None] * K
     gate_ptrs = w_ptr + expert.to(tl.int64) * (2 * N * row_bytes) + cols[:, None] * row_bytes
@@ -92,18 +92,26 @@ def up_w4g512_a8_swiglu_bf16_v1_portable_m32n32k128_w8s4_shift_tail_wide(
     gate = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
     up = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
     for _ in range(groups):
-        # One group, in two planes, in exact tiles: 2 * 128.
+        # One group, in two planes, in exact tiles: 2 * (64 + 64).
         gate_sum = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.int32)
         up_sum = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.int32)
         for _ in range(STEPS):
-            x0 = tl.load(x_ptrs + k128, mask=row_ok[:, None], other=0)
-            x1 = tl.load(x_ptrs + PLANE_K + k128, mask=row_ok[:, None], other=0)
-            gate_w = tl.load(gate_ptrs + k128)
-            up_w = tl.load(up_ptrs + k128)
-            gate_sum = tl.dot(x0, tl.trans(_low(gate_w)), gate_sum, out_dtype=tl.int32)
-            up_sum = tl.dot(x0, tl.trans(_low(up_w)), up_sum, out_dtype=tl.int32)
-            gate_sum = tl.dot(x1, tl.trans(_high(gate_w)), gate_sum, out_dtype=tl.int32)
-            up_sum = tl.dot(x1, tl.trans(_high(up_w)), up_sum, out_dtype=tl.int32)
+            x0 = tl.load(x_ptrs + k64, mask=row_ok[:, None], other=0)
+            x1 = tl.load(x_ptrs + PLANE_K + k64, mask=row_ok[:, None], other=0)
+            gate_w0 = tl.load(gate_ptrs + k64)
+            up_w0 = tl.load(up_ptrs + k64)
+            gate_sum = tl.dot(x0, tl.trans(_low(gate_w0)), gate_sum, out_dtype=tl.int32)
+            up_sum = tl.dot(x0, tl.trans(_low(up_w0)), up_sum, out_dtype=tl.int32)
+            gate_sum = tl.dot(x1, tl.trans(_high(gate_w0)), gate_sum, out_dtype=tl.int32)
+            up_sum = tl.dot(x1, tl.trans(_high(up_w0)), up_sum, out_dtype=tl.int32)
+            x2 = tl.load(x_ptrs + 64 + k64, mask=row_ok[:, None], other=0)
+            x3 = tl.load(x_ptrs + PLANE_K + 64 + k64, mask=row_ok[:, None], other=0)
+            gate_w1 = tl.load(gate_ptrs + 64 + k64)
+            up_w1 = tl.load(up_ptrs + 64 + k64)
+            gate_sum = tl.dot(x2, tl.trans(_low(gate_w1)), gate_sum, out_dtype=tl.int32)
+            up_sum = tl.dot(x2, tl.trans(_low(up_w1)), up_sum, out_dtype=tl.int32)
+            gate_sum = tl.dot(x3, tl.trans(_high(gate_w1)), gate_sum, out_dtype=tl.int32)
+            up_sum = tl.dot(x3, tl.trans(_high(up_w1)), up_sum, out_dtype=tl.int32)
             x_ptrs += 2 * PLANE_K
             gate_ptrs += PLANE_K
             up_ptrs += PLANE_K
@@ -147,4 +155,4 @@ def up_w4g512_a8_swiglu_bf16_v1_portable_m32n32k128_w8s4_shift_tail_wide(
     tl.store(a_ptr + rows.to(tl.int64)[:, None] * N + cols, a, mask=row_ok[:, None])
 
 
-OPTIONS = {"num_warps": 8, "num_stages": 4, "enable_fp_fusion": False}
+OPTIONS = {"num_warps": 8, "num_stages": 3, "enable_fp_fusion": False}
