@@ -8,8 +8,8 @@ imports torch and the runtime, makes random packed weights on the GPU, and runs 
 model at every number of tokens that its file names and at 1, from expert ids (int32 and int64) and
 from sorted rows. `first layer` is the wall time from the start of the process to the end of its
 first layer call, the device synchronised; `of that` is the part inside that call. Compiles are
-counted by Triton's own listener (`knobs.compilation.listener`, which says of each kernel whether the
-cache had it) and by `knobs.runtime.jit_post_compile_hook` (kernels that were compiled or loaded).
+counted by Triton's own listener (`knobs.compilation.listener`, which says of each kernel whether
+the cache had it); `knobs.runtime.jit_post_compile_hook` counts both, compiled and loaded.
 The table is Markdown; the median of the repetitions.
 """
 
@@ -127,7 +127,9 @@ def main() -> None:
     print("| cache | first layer | of that | kernels compiled | from the cache | layer calls |")
     print("| --- | --- | --- | --- | --- | --- |")
     for name, results in rows.items():
-        total, call = (statistics.median(each[key] for each in results) for key in ("total", "call"))
+        total, call = (
+            statistics.median(each[key] for each in results) for key in ("total", "call")
+        )
         counts = [len(each["compiled"]) for each in results]
         print(
             f"| {name} | {total:.2f} s | {call:.2f} s | {max(counts)} |"

@@ -356,10 +356,13 @@ def _compile(options: argparse.Namespace) -> int:
         for symbol, recorded, found in differing(resources, record):
             print(f"{record.name}: {symbol} is recorded with {recorded}; it takes {found}")
             stale += 1
+    counted = "outside the gates" if options.calibrate else "failures"
+    print(
+        f"{result.compiled} launches compiled in {seconds:.0f} s, {len(result.failures)} {counted}"
+    )
     failures = () if options.calibrate else result.failures
     for failure in failures:
         print(f"{failure.name}: {failure.what}\n    {failure.look_at}", file=sys.stderr)
-    print(f"{result.compiled} launches compiled in {seconds:.0f} s, {len(failures)} failures")
     if stale:
         print("records are stale; run `python -m generator compile --record`", file=sys.stderr)
     return 1 if failures or stale else 0

@@ -18,6 +18,8 @@ from generator.resources import Figures, Record, figures
 from generator.runtime.entry import Entry
 from generator.runtime.manifest import Manifest, Target
 
+TRACE = 6  # lines of a compiler's traceback that are shown
+
 
 @dataclass(frozen=True, slots=True)
 class Job:
@@ -135,8 +137,7 @@ def compile_entries(
     failures: list[Failure] = []
     for job, answer in zip(work, answers, strict=True):
         if "figures" not in answer:
-            what = str(answer.get("died") or answer.get("error") or answer)
-            failures.append(Failure(job.name, what, str(answer.get("trace", ""))))
+            failures.append(_refused(job, answer))
             continue
         read = figures(answer["figures"])
         own = taken[job.target.name]
@@ -165,6 +166,19 @@ def answered(
             now[event.index] = work[event.index].name
         tell(Progress(len(answers), len(work), tuple(now.values())))
     return [answers[index] for index in range(len(work))]
+
+
+def _refused(job: Job, answer: Mapping[str, Any]) -> Failure:
+    """A variant of which the compiler, or the runtime, made nothing."""
+    if "findings" in answer:
+        said = [Finding(**each) for each in answer["findings"]]
+        return Failure(job.name, "\n".join(str(each) for each in said), "the modules on disk")
+    trace = "\n".join(str(answer["trace"]).splitlines()[-TRACE:])
+    return Failure(
+        job.name,
+        f"does not compile: {answer.get('error') or answer['died']}\n{trace}",
+        "rule strategy_on_target, unpack_on_target or dot_minimum",
+    )
 
 
 def _failures(job: Job, gates: Iterable[Broken]) -> list[Failure]:

@@ -1,5 +1,5 @@
-"""`compile` makes every variant's machine code here, where no such device is, and says what is wrong
-with it.
+"""`compile` makes every variant's machine code here, where no such device is, and says what is
+wrong with it.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ def test_a_failure_names_variant_target_message_and_rule(
     broken = tmp_path / "broken"
     shutil.copytree(emitted, broken)
     small, tall = (
-        next((broken / "down" / CONTRACT / "sm_90").glob(f"{tile}n*.py")) for tile in ("m16", "m128")
+        next((broken / "down" / CONTRACT / "sm_90").glob(f"{tile}n*.py"))
+        for tile in ("m16", "m128")
     )
     edit(small, "tl.dot(", "tl.dott(")
     edit(tall, '"num_warps": 4', '"num_warps": 1')

@@ -1,4 +1,4 @@
-"""A prefilled cache holds every kernel that serving launches, as the runtime itself looks for it."""
+"""A prefilled cache holds every kernel that serving launches, as the runtime looks for it."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ LAYER = "layer_w8gn_a8_swiglu_bf16_v1"
 MODEL = "qwen3-30b-a3b"
 UNSERVED = "deepseek-v2-lite-tp8"  # by that layer
 
-# A server without a device: the runtime's own calls on tensors without storage, each launch of which
-# Triton compiles or finds in its cache as it would on a GPU.
+# A server without a device: the runtime's own calls on tensors without storage, each launch of
+# which Triton compiles or finds in its cache as it would on a GPU.
 SERVE = """
 import json, sys
 import torch, triton
@@ -32,7 +32,10 @@ from generator.runtime.layer import run_rows, run_tokens
 from generator.runtime.manifest import load
 
 said = []
-triton.knobs.compilation.listener = lambda *, src, cache_hit, **_: said.append([src.name, cache_hit])
+def listen(*, src, cache_hit, **_):
+    said.append([src.name, cache_hit])
+
+triton.knobs.compilation.listener = listen
 offline.activate().use(GPUTarget("cuda", 90, 32))
 manifest = load(sys.argv[1])
 model, layer = manifest.models[sys.argv[2]], manifest.layers[sys.argv[3]]
