@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from generator.lower.measured import UNMEASURED, Measured
-from generator.lower.registers import Registers
 from generator.lower.variant import INT32, Design, Variant
 from generator.packing import K_UNIT, block_length
 from generator.spec.model import Target
@@ -140,12 +139,19 @@ def _shared_memory(variant: Variant) -> str | None:
     limit = variant.target.shared_memory
     if variant.shared_bytes <= limit:
         return None
-    stage = variant.shared_bytes // variant.design.stages
-    most = limit // stage
-    nearest = (
-        f"at most {most} stages fit" if most else f"one stage takes {stage}: use smaller tiles"
-    )
-    return f"{variant.shared_bytes} bytes of shared memory > {limit}; {nearest}"
+    return f"{variant.shared_bytes} bytes of shared memory > {limit}; {_stages_for(variant)}"
+
+
+def _stages_for(variant: Variant) -> str:
+    for stages in range(variant.design.stages - 1, 0, -1):
+        if _redesigned(variant, stages=stages).shared_bytes <= variant.target.shared_memory:
+            return f"at most {stages} stages fit"
+    one = _redesigned(variant, stages=1).shared_bytes
+    return f"one stage takes {one}: use smaller tiles"
+
+
+def _redesigned(variant: Variant, **changes: int) -> Variant:
+    return replace(variant, design=replace(variant.design, **changes))
 
 
 def _accumulator_registers(variant: Variant) -> str | None:
@@ -154,16 +160,19 @@ def _accumulator_registers(variant: Variant) -> str | None:
         return None
     return (
         f"{need.held} registers of sums + {need.beside} > {need.limit} a thread;"
-        f" {_room_for(need, variant)}"
+        f" {_room_for(variant)}"
     )
 
 
-def _room_for(need: Registers, variant: Variant) -> str:
-    target, warps = variant.target, variant.design.warps
-    while warps * target.warp_size < PROGRAM_THREADS:
-        warps *= 2
-        wider = replace(variant, design=replace(variant.design, warps=warps)).registers
-        if wider is not None and wider.needed <= wider.limit:
+def _room_for(variant: Variant) -> str:
+    """More warps share the sums; fewer leave more registers to each thread."""
+    own, most = variant.design.warps, PROGRAM_THREADS // variant.target.warp_size
+    powers = [1 << power for power in range(most.bit_length())]
+    more = [warps for warps in powers if warps > own]
+    fewer = [warps for warps in reversed(powers) if warps < own]
+    for warps in more + fewer:
+        need = _redesigned(variant, warps=warps).registers
+        if need is not None and need.needed <= need.limit:
             return f"{warps} warps hold them"
     return "use smaller tiles"
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import pytest
 
 from generator.data import folder
@@ -14,10 +17,12 @@ from generator.lower.contract import (
     model_layers,
     plans,
 )
+from generator.lower.measured import Measured
 from generator.lower.program import Program, Selection, program
 from generator.lower.variant import Design, Variant
+from generator.resources import Calibration, Figures, Record, Taken
 from generator.spec.load import load
-from generator.spec.model import Limits, ModelLayer, Target
+from generator.spec.model import Limits, MatrixUnit, ModelLayer, Target
 
 SHIPPED = load(folder("specs"))
 SPECS = {spec.name: spec for spec in SHIPPED.specs}
@@ -33,10 +38,11 @@ TARGET = TARGETS["portable"].model_copy(
         "row_tiles": (16, 32, 64, 128),
         "shared_memory": 65536,
         "registers": 255,
-        "operand_registers": 150,
-        "shared_operands": "none",
+        "matrix": (MatrixUnit(name="mma", block_m=1),),
     }
 )
+WGMMA = (*TARGET.matrix, MatrixUnit(name="wgmma", block_m=64))
+MFMA = (MatrixUnit(name="mfma", block_m=1),)
 
 
 @pytest.fixture(scope="session")
@@ -148,6 +154,36 @@ def gemm(
         changed(TARGET, **target),
         LIMITS.model_copy(update=limits or {}),
     )
+
+
+def figures(*, stack: int = 0, **others: Any) -> Figures:
+    """What a compiled variant takes."""
+    usual: dict[str, Any] = {
+        "registers": 128,
+        "accumulators": 0,
+        "scalars": 0,
+        "shared": 16384,
+        "code": 4096,
+        "matrix": {"mma m16n8k32 s32 s8 s8 s32": 4},
+        "loads": {"16": 2},
+        "copies": {"16": 8},
+    }
+    return Figures(stack=stack, **(usual | others))
+
+
+def recorded(stacks: Mapping[Variant, int]) -> Measured:
+    """One record of variants with these bytes of stack."""
+    variants = {each.symbol: figures(stack=stack) for each, stack in stacks.items()}
+    return Measured(records=(Record("sm_0", "3.9.0", variants),))
+
+
+def calibrated(stacks: Mapping[Variant, int]) -> Measured:
+    """One calibration by variants with these bytes of stack."""
+    designs: dict[str, dict[str, Taken]] = {}
+    for each, stack in stacks.items():
+        own = designs.setdefault(each.contract.name, {})
+        own[f"{each.target.name}/{each.design.name}"] = Taken(128, stack, 16384)
+    return Measured(calibrations=(Calibration("sm_1", "3.6.0", designs),))
 
 
 def changed(target: Target, **figures: object) -> Target:

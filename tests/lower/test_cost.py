@@ -129,8 +129,10 @@ def test_route_is_one_launch() -> None:
 @pytest.mark.parametrize(
     ("figures", "resident"),
     [
-        ({}, 2),  # 32768 of 65536 bytes of shared memory each
-        ({"shared_per_processor": 2**20}, 5),  # (32 sums + 150) * 128 of 131072 registers each
+        ({}, 1),  # 33792 of 65536 bytes of shared memory each
+        ({"shared_per_processor": 2**17}, 3),
+        # (32 results + 156) * 128 of 131072 registers each
+        ({"shared_per_processor": 2**20}, 5),
         ({"shared_per_processor": 2**20, "register_file": 2**20}, 16),  # 128 of 2048 threads each
         ({"shared_per_processor": 1}, 1),  # one at least
     ],
@@ -141,8 +143,18 @@ def test_scarcest_resource_bounds_the_resident_programs(
     roomy = {"resident_threads": 2048, "register_file": 131072, "shared_per_processor": 65536}
     costs = TARGET.cost.model_copy(update=roomy | figures)
     variant = gemm(m=64, n=64, k=64, stages=4, cost=costs)
-    assert (variant.shared_bytes, variant.sum_registers) == (32768, 32)
+    assert variant.registers is not None
+    assert (variant.shared_bytes, variant.registers.needed) == (33792, 188)
     assert resident_programs(variant) == resident
+
+
+def test_what_needs_more_registers_than_a_thread_may_take_has_those_it_may() -> None:
+    """It spills, and is as many programs at once as one that takes all of them."""
+    costs = TARGET.cost.model_copy(update={"register_file": 131072, "shared_per_processor": 2**20})
+    variant = gemm(group=128, m=128, cost=costs)
+    assert variant.registers is not None
+    assert (variant.registers.needed, variant.registers.limit) == (296, 255)
+    assert resident_programs(variant) == 131072 // (255 * 128)
 
 
 @settings(deadline=None, derandomize=True, max_examples=300)

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from generator.errors import BuildError
 from generator.lower.bands import Band, bands
 from generator.lower.contract import Contract, layer_contract
 from generator.lower.cost import Shape
+from generator.lower.enumerate import designs
 from generator.lower.plan import Plan, ShapeSource, lower
 from generator.lower.program import Program, Selection, program
 from generator.lower.prune import reject
@@ -38,6 +40,7 @@ from tests.lower.conftest import (
     contract,
     layer_plan,
     layer_plans,
+    recorded,
 )
 
 SOURCES = (ShapeSource(experts=8, n=4096, k=4096, rows=4096),)
@@ -332,6 +335,44 @@ def test_no_strategy_for_a_contract_is_refused_with_the_rule() -> None:
         " (some back ends compile a dot wrongly or not at all);"
         " widen the design space of the spec, or mend the target's limits"
     )
+
+
+def test_design_on_record_with_a_stack_makes_way_for_the_next() -> None:
+    """The record of a contract says nothing of another, though both are judged once."""
+    target = changed(TARGET, row_tiles=(16,))
+    asked = contract("down", 128)
+    foretold = lower(SPEC, asked, target, SOURCES)
+    [first] = foretold.kept
+    plan = lower(SPEC, asked, target, SOURCES, recorded({first: 8}))
+    assert first not in plan.kept and plan.kept
+    assert (plan.enumerated, plan.legal) == (foretold.enumerated, foretold.legal - 1)
+    assert plan.rejections[: len(foretold.rejections)] == foretold.rejections
+    [rejection] = plan.rejections[len(foretold.rejections) :]
+    assert (rejection.design, rejection.rule.name) == (first.design, "spills")
+    assert first.design not in {design for each in plan.bands for design in each.designs}
+    other = replace(first, contract=replace(asked, output="fp16", rounded="fp16"))
+    assert lower(SPEC, asked, target, SOURCES, recorded({other: 8})) == foretold
+
+
+def test_design_on_record_without_a_stack_stays() -> None:
+    target = changed(TARGET, row_tiles=(16,))
+    foretold = lower(SPEC, contract("down", 128), target, SOURCES)
+    [first] = foretold.kept
+    assert lower(SPEC, first.contract, target, SOURCES, recorded({first: 0})) == foretold
+
+
+def test_nothing_but_stacks_is_refused_with_the_largest() -> None:
+    space = SPEC.designs.down.model_copy(update={"block_n": (64,), "stages": (2,)})
+    spec = SPEC.model_copy(update={"designs": SPEC.designs.model_copy(update={"down": space})})
+    target = changed(TARGET, row_tiles=(16,))
+    asked = contract("down", 128)
+    every = {
+        Variant(asked, design, target, spec.limits): 16 for design in designs(spec.designs.down)
+    }
+    with pytest.raises(BuildError) as caught:
+        lower(spec, asked, target, SOURCES, recorded(every))
+    assert "no legal design: spills rejects" in str(caught.value)
+    assert "16 bytes of stack, compiled for sm_0 by Triton 3.9.0" in str(caught.value)
 
 
 def test_shapes_that_no_design_accepts_are_refused_by_size() -> None:

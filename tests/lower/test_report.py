@@ -23,26 +23,29 @@ from generator.lower.choice import (
     unused_tile,
 )
 from generator.lower.facts import ContractReport, LayerReport, SpecReport
+from generator.lower.measured import Compiled
 from generator.lower.plan import Plan
 from generator.lower.program import Program, Selection, program
 from generator.lower.report import explain
 from generator.lower.report_text import lines
+from generator.resources import Record
 from generator.runtime.manifest import Manifest, load
 from generator.runtime.problem import Problem as RuntimeProblem
 from generator.runtime.select import candidates
 from generator.spec.model import Frozen
 
-from .conftest import SHIPPED, SPECS
+from .conftest import SHIPPED, SPECS, figures
 
 DOWN = "down_w8g128_a8_bf16_v1"
 UP = "up_w4g512_a8_swiglu_bf16_v1"
 FOLDED = "down_w8gn_a8_bf16_requantbf16_v1"
+NARROW = "up_w8g128_a8_swiglu_bf16_v1"  # by narrower designs in its lower bands
 CHOSEN_FOR = ("portable", "sm_90", "ilu")
 PROBLEMS = [
     Problem(rows, n, k, experts)
     for rows, (n, k), experts in product(
         (1, 97, 384, 40000, 2**20 + 1),  # 384: the last of a band with 24 experts
-        ((2048, 768), (96, 512), (2048, 704), (4096, 20480)),
+        ((2048, 768), (96, 512), (2048, 704), (4096, 20480), (2048, 1024)),
         (24, 1000),
     )
 ]
@@ -50,7 +53,8 @@ PROBLEMS = [
 
 @pytest.fixture(scope="module")
 def emitted() -> Program:
-    return program(SHIPPED, Selection(contracts=(DOWN, UP, FOLDED), targets=CHOSEN_FOR))
+    names = (DOWN, UP, FOLDED, NARROW)
+    return program(SHIPPED, Selection(contracts=names, targets=CHOSEN_FOR))
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +94,7 @@ def runtime_designs(plan: Plan, asked: Problem, manifest: Manifest) -> list[tupl
     ("name", "target"),
     [
         (name, target)
-        for name, target in product((DOWN, UP, FOLDED), CHOSEN_FOR)
+        for name, target in product((DOWN, UP, FOLDED, NARROW), CHOSEN_FOR)
         if (name, target) != (FOLDED, "sm_90")  # which takes no plan with it
     ],
 )
@@ -117,13 +121,13 @@ def test_the_choice_is_the_runtimes(
 
 
 def test_some_choice_is_not_the_first_of_its_band(emitted: Program) -> None:
-    [plan] = (p for p in emitted.plans if (p.contract.name, p.target.name) == (DOWN, "sm_90"))
+    [plan] = (p for p in emitted.plans if (p.contract.name, p.target.name) == (NARROW, "sm_90"))
     found = choice(plan, SPECS["w8a8"], Problem(rows=40000, n=96, k=512, experts=24), {None})
     assert found.rank is not None and found.rank > 1
     refusing = found.others[: found.rank - 1]
     assert [each.rank for each in refusing] == list(range(1, found.rank))
     assert all(
-        "refuses: N = 96 is no multiple of 128 (nearest: 128)" in each.why for each in refusing
+        "refuses: N = 96 is no multiple of 64 (nearest: 64 or 128)" in each.why for each in refusing
     )
     assert all(each.cost is None for each in refusing)
 
@@ -244,18 +248,71 @@ def test_what_no_layer_takes_is_kept_nowhere() -> None:
 
 
 def test_a_row_tile_that_no_layer_uses_is_told_as_such() -> None:
-    """On ilu, up of this layer has no design with row tiles of 64, so that down is not emitted with
-    them, though they are legal and cheaper.
+    """With fewer registers on ilu, up of this layer has no design with row tiles of 64, so that
+    down is not emitted with them, though they are legal and cheaper.
     """
+    few = [
+        target.model_copy(update={"registers": 208}) if target.name == "ilu" else target
+        for target in SHIPPED.targets
+    ]
     asked = Problem(rows=9700, n=2048, k=768, experts=24)
-    [facts] = contract("down_w4g128_a8_bf16_v1", "ilu", asked=asked).targets
+    report = explain(
+        SHIPPED.model_copy(update={"targets": tuple(few)}),
+        "down_w4g128_a8_bf16_v1",
+        asked,
+        ("ilu",),
+    )
+    assert isinstance(report, ContractReport)
+    [facts] = report.targets
     assert [(band.block_m, band.used) for band in facts.bands] == [(16, True), (64, False)]
     assert facts.choice is not None and facts.choice.design is not None
     because = f"cheaper here by the model, but not emitted, {unused_tile(64)}"
     assert {each.why for each in facts.choice.others if "m64" in each.design} == {because}
-    report = contract("down_w4g128_a8_bf16_v1", "ilu", asked=asked)
     assert any(line.endswith(f"({unused_tile(64)})") for line in lines(report))
     assert not any(f"({UNUSED})" in line for line in lines(report))
+
+
+def on_record(stack: int) -> tuple[ContractReport, str]:
+    """A contract's report where its first design on sm_90 is on record with so much stack, and the
+    name of that design.
+    """
+    [before] = contract(DOWN, "sm_90").targets
+    first = before.kept[0].design
+    made = Record("sm_90", "3.9.0", {f"{DOWN}_sm_90_{first}": figures(stack=stack)})
+    report = explain(SHIPPED.model_copy(update={"resources": (made,)}), DOWN, None, ("sm_90",))
+    assert isinstance(report, ContractReport)
+    return report, first
+
+
+def test_a_kept_design_shows_what_was_compiled_beside_what_was_foretold() -> None:
+    report, first = on_record(stack=0)
+    [facts] = report.targets
+    assert [each.design for each in facts.kept if each.compiled] == [first]
+    kept = facts.kept[0]
+    assert kept.compiled == (Compiled("sm_90", "3.9.0", figures()),)
+    text = lines(report)
+    at = text.index(
+        f"  kept       {first}: {kept.shared_bytes} bytes of shared memory,"
+        f" {kept.held_registers} registers of sums + {kept.beside_registers}"
+        f" <= {kept.registers} a thread, foretold"
+    )
+    assert text[at + 2].strip() == (
+        "sm_90, Triton 3.9.0: 128 registers, 0 bytes of stack, 16384 of shared memory,"
+        " 4096 of code; mma m16n8k32 s32 s8 s8 s32"
+    )
+    assert sum("Triton 3.9.0" in line for line in text) == 1
+
+
+def test_a_design_on_record_with_a_stack_is_rejected_and_says_so() -> None:
+    report, first = on_record(stack=24)
+    [facts] = report.targets
+    assert first not in {each.design for each in facts.kept}
+    [spills] = (each for each in facts.rejected if each.rule == "spills")
+    [before] = contract(DOWN, "sm_90").targets
+    known = sum(each.rejected for each in before.rejected if each.rule == "spills")
+    assert spills.rejected == known + 1
+    assert facts.legal == before.legal - 1
+    assert "bytes of stack, compiled for sm_" in spills.what
 
 
 def test_designs_without_bands_of_their_own_lose_by_cost() -> None:

@@ -8,21 +8,42 @@ from typing import Any
 
 import pytest
 
+from generator.lower.measured import UNMEASURED, Measured
 from generator.lower.program import Program
 from generator.lower.prune import (
     DESIGN_RULES,
+    RECORD_RULES,
     RULES,
     VARIANT_RULES,
+    Rejection,
     reject,
     reject_design,
+    reject_recorded,
     reject_variant,
 )
 from generator.lower.variant import Design, Variant
-from generator.spec.model import AcceptMultiples, SharedOperands
-from tests.lower.conftest import LIMITS, TARGET, changed, contract, gemm
+from generator.spec.model import AcceptMultiples
+from tests.lower.conftest import (
+    LIMITS,
+    MFMA,
+    TARGET,
+    WGMMA,
+    calibrated,
+    changed,
+    contract,
+    gemm,
+    recorded,
+)
 
 ANY_LAYER = AcceptMultiples(n=64, k=64)
-WGMMA = SharedOperands(block_m=64, operand_registers=80)
+AMD = {
+    "warp_size": 64,
+    "registers": 512,
+    "matrix": MFMA,
+    "cost": TARGET.cost.model_copy(update={"register_file": 131072}),
+}
+# Long steps of fp16 dots on a target of resources for them.
+CHUNKS = {"dot": "fp16_exact", "dots": ("fp16_exact",), "shared_memory": 2**20, "registers": 512}
 
 
 @dataclass(frozen=True)
@@ -33,11 +54,12 @@ class Case:
     rejected: Variant
     text: str
     kept: Variant
+    measured: Measured = UNMEASURED
 
 
 def nibbles(group: int | str, k: int, **changes: Any) -> Variant:
-    """A variant of int4 weights on a target whose registers reject none of those below."""
-    return gemm(group=group, k=k, spec="w4a8", operand_registers=20, **changes)
+    """A variant of int4 weights."""
+    return gemm(group=group, k=k, spec="w4a8", **changes)
 
 
 def combine(n: int, accept: AcceptMultiples) -> Variant:
@@ -141,15 +163,15 @@ CASES = (
     ),
     Case(
         "accumulator_exact",
-        gemm(k=2048, dot="fp16_exact", dots=("fp16_exact",), shared_memory=2**20),
+        gemm(k=2048, **CHUNKS),
         "a step of 2048 K > 1024, what fp32 sums exactly; use a shorter block_k",
-        gemm(k=1024, dot="fp16_exact", dots=("fp16_exact",), shared_memory=2**20),
+        gemm(k=1024, **CHUNKS),
     ),
     Case(  # the same within a group
         "accumulator_exact",
-        gemm(group=4096, k=2048, dot="fp16_exact", dots=("fp16_exact",), shared_memory=2**20),
+        gemm(group=4096, k=2048, **CHUNKS),
         "a step of 2048 K > 1024, what fp32 sums exactly; use a shorter block_k",
-        gemm(group=4096, k=1024, dot="fp16_exact", dots=("fp16_exact",), shared_memory=2**20),
+        gemm(group=4096, k=1024, **CHUNKS),
     ),
     Case(
         "tail_cannot_occur",
@@ -203,57 +225,85 @@ CASES = (
     Case(
         "accumulator_registers",
         gemm(group=128, m=128, warps=4),
-        "128 registers of sums + 174 > 255 a thread; 8 warps hold them",
+        "128 registers of sums + 168 > 255 a thread; 8 warps hold them",
         gemm(group=128, m=128, warps=8),
     ),
-    Case(
+    Case(  # gate and up, whose operands wgmma leaves in shared memory
         "accumulator_registers",
-        gemm("up", m=128, shared_operands=WGMMA),
-        "128 registers of results + 130 > 255 a thread; 8 warps hold them",
-        gemm("up", m=64, shared_operands=WGMMA),
+        gemm("up", m=128),
+        "128 registers of sums + 164 > 255 a thread; 8 warps hold them",
+        gemm("up", m=128, matrix=WGMMA),
     ),
     Case(  # a pair of groups is summed apart: two sums and an fp32 accumulator
         "accumulator_registers",
-        gemm(group=64, m=64, spec="w4a8"),
-        "96 registers of sums + 238 > 255 a thread; 32 warps hold them",
-        gemm(group=64, m=64, warps=32, spec="w4a8"),
+        nibbles(64, 64, m=128),
+        "192 registers of sums + 140 > 255 a thread; 8 warps hold them",
+        nibbles(64, 64, m=128, warps=8),
     ),
-    Case(  # 64 warps would hold them, and no program has as many
+    Case(  # so many threads share the registers of a processor that each has few
         "accumulator_registers",
-        gemm(group=128, m=128, k=128, warps=16, operand_registers=224),
-        "32 registers of sums + 224 > 255 a thread; 32 warps hold them",
-        gemm(group=128, m=128, k=128, warps=32, operand_registers=224),
+        gemm(m=64, warps=16),
+        "8 registers of sums + 150 > 128 a thread; 8 warps hold them",
+        gemm(m=64, warps=8),
     ),
-    Case(
+    Case(  # the same on AMD, whose threads may take twice as many
         "accumulator_registers",
-        gemm(group=128, m=128, k=128, warps=16, operand_registers=240),
-        "32 registers of sums + 240 > 255 a thread; use smaller tiles",
-        gemm(group=128, m=16, k=128, warps=8, operand_registers=240),
+        gemm(group=128, m=128, warps=8, **AMD),
+        "32 registers of sums + 235 > 256 a thread; 4 warps hold them",
+        gemm(group=128, m=128, warps=4, **AMD),
     ),
-    Case(
+    Case(  # 16 warps or more would share fewer registers than the epilogue takes
         "accumulator_registers",
-        gemm(operand_registers=255),
-        "8 registers of sums + 255 > 255 a thread;"
-        " lower the operand_registers of lab, if they are not true",
-        gemm(operand_registers=247),
+        nibbles(64, 64, m=128, n=128, warps=8, unpack="value", stages=1, shared_memory=2**20),
+        "192 registers of sums + 92 > 255 a thread; use smaller tiles",
+        nibbles(64, 64, m=128, n=64, warps=8, unpack="value", stages=1, shared_memory=2**20),
     ),
     Case(  # rows that are quantized on their way: a call leaves 168 registers
         "accumulator_registers",
         gemm(plan="folded", m=32, k=128),
-        "16 registers of sums + 208 > 168 a thread; use a smaller block_k",
-        gemm(plan="folded", m=16, k=128),
+        "16 registers of sums + 160 > 168 a thread; 8 warps hold them",
+        gemm(plan="folded", m=32, k=128, warps=8),
     ),
     Case(
         "shared_memory",
         gemm(m=64, n=128, k=128, stages=3),
-        "73728 bytes of shared memory > 65536; at most 2 stages fit",
+        "66560 bytes of shared memory > 65536; at most 2 stages fit",
         gemm(m=64, n=128, k=128, stages=2),
+    ),
+    Case(  # wgmma reads every stage from there
+        "shared_memory",
+        gemm(m=64, n=128, k=128, stages=2, matrix=WGMMA),
+        "66560 bytes of shared memory > 65536; at most 1 stages fit",
+        gemm(m=64, n=128, k=128, stages=1, matrix=WGMMA),
     ),
     Case(  # too long to unroll: 128 + 128 in a loop with stages, 64 after it without
         "shared_memory",
-        gemm(group=320, m=64, n=128, k=128, warps=8, stages=3),
-        "86016 bytes of shared memory > 65536; at most 2 stages fit",
-        gemm(group=320, m=64, n=128, k=128, warps=8, stages=2),
+        gemm(group=320, m=64, k=128, warps=8, stages=4),
+        "66944 bytes of shared memory > 65536; at most 3 stages fit",
+        gemm(group=320, m=64, k=128, warps=8, stages=3),
+    ),
+    Case(
+        "shared_memory",
+        gemm(m=128, n=128, k=256, warps=8, stages=3),
+        "164864 bytes of shared memory > 65536; one stage takes 99328: use smaller tiles",
+        gemm(m=64, n=64, k=256, warps=8, stages=2),
+    ),
+    Case(
+        "spills",
+        gemm(m=64),
+        "24 bytes of stack, compiled for sm_0 by Triton 3.9.0; use other warps or tiles",
+        gemm(m=64, warps=8),
+        measured=recorded({gemm(m=64): 24, gemm(m=64, warps=8): 0}),
+    ),
+    Case(  # a calibration counts as much as a record, and the largest stack is told
+        "spills",
+        gemm(m=64),
+        "32 bytes of stack, compiled for sm_1 by Triton 3.6.0; use other warps or tiles",
+        gemm(m=64, warps=8),
+        measured=Measured(
+            recorded({gemm(m=64): 24}).records,
+            calibrated({gemm(m=64): 32, gemm(m=64, warps=8): 0}).calibrations,
+        ),
     ),
 )
 # Rules that the shipped specs never break on the targets built by default, and why they are there.
@@ -268,10 +318,15 @@ OF_WORDS = {"strategy_on_target", "unpack_on_target"}
 by_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.rule)
 
 
-def violations(variant: Variant) -> dict[str, str]:
+def violations(variant: Variant, measured: Measured = UNMEASURED) -> dict[str, str]:
     """What each broken rule says."""
-    said = {rule.name: rule.violation(variant) for rule in RULES}
+    said = {rule.name: rule.violation(variant, measured) for rule in RULES}
     return {name: what for name, what in said.items() if what is not None}
+
+
+def rejected(variant: Variant, measured: Measured) -> Rejection | None:
+    """As lowering judges: what foretells first, then what is on record."""
+    return reject(variant) or reject_recorded(variant, measured)
 
 
 def test_every_rule_has_a_case() -> None:
@@ -280,37 +335,48 @@ def test_every_rule_has_a_case() -> None:
 
 @by_case
 def test_rule_rejects_in_numbers_and_no_other_rule_does(case: Case) -> None:
-    assert violations(case.rejected) == {case.rule: case.text}
+    assert violations(case.rejected, case.measured) == {case.rule: case.text}
 
 
 @by_case
 def test_what_follows_the_advice_is_kept(case: Case) -> None:
-    assert violations(case.kept) == {}
-    assert reject(case.kept) is None
+    assert violations(case.kept, case.measured) == {}
+    assert rejected(case.kept, case.measured) is None
 
 
 @by_case
 def test_rejection_carries_design_rule_and_text(case: Case) -> None:
-    rejection = reject(case.rejected)
+    rejection = rejected(case.rejected, case.measured)
     assert rejection is not None
     assert rejection.design is case.rejected.design
     assert (rejection.rule.name, rejection.what) == (case.rule, case.text)
 
 
 @by_case
-def test_rules_of_designs_and_of_variants_together_say_what_all_do(case: Case) -> None:
-    early = reject_design(case.rejected.design, case.rejected.target)
-    late = reject_variant(case.rejected)
-    assert (early is None) != (late is None)
-    assert (early or late) == reject(case.rejected)
-    of_design = case.rule in {rule.name for rule in DESIGN_RULES}
-    assert (early is not None) == of_design
+def test_rules_of_designs_variants_and_records_together_say_what_all_do(case: Case) -> None:
+    found = (
+        reject_design(case.rejected.design, case.rejected.target),
+        reject_variant(case.rejected),
+        reject_recorded(case.rejected, case.measured),
+    )
+    [rejection] = filter(None, found)
+    assert rejection == rejected(case.rejected, case.measured)
+    kinds = (DESIGN_RULES, VARIANT_RULES, RECORD_RULES)
+    assert rejection.rule in kinds[found.index(rejection)]
 
 
-def test_rules_of_designs_stand_before_those_of_variants() -> None:
+def test_rules_of_designs_stand_before_those_of_variants_and_records_last() -> None:
     """Else the first reason in the order of RULES would not be the one that is told."""
-    assert RULES == DESIGN_RULES + VARIANT_RULES
-    assert all((rule.of_design is None) != (rule.of_variant is None) for rule in RULES)
+    assert RULES == DESIGN_RULES + VARIANT_RULES + RECORD_RULES
+    for rule in RULES:
+        ways = (rule.of_design, rule.of_variant, rule.of_record)
+        assert sum(way is not None for way in ways) == 1, rule.name
+
+
+def test_nothing_spills_that_is_not_on_record() -> None:
+    rule = next(rule for rule in RULES if rule.name == "spills")
+    assert rule.violation(gemm(m=64)) is None
+    assert reject_recorded(gemm(m=64), UNMEASURED) is None
 
 
 def test_first_rule_in_order_gives_the_reason() -> None:

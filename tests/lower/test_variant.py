@@ -5,10 +5,14 @@ from __future__ import annotations
 import pytest
 
 from generator.lower.program import Program
-from generator.lower.variant import Count, Design, Variant
+from generator.lower.registers import RESERVES
+from generator.lower.variant import BARRIERS, Count, Design, Variant
 from generator.lower.walk import Advance, Plane, Tail, Tile
-from tests.lower.conftest import LIMITS, TARGET, changed, contract, gemm
+from generator.spec.model import MatrixUnit
+from tests.lower.conftest import LIMITS, MFMA, TARGET, TARGETS, WGMMA, changed, contract, gemm
 
+MMA = TARGET.matrix
+RESULTS = 16 * 64 * 2  # bytes of bf16, of the smallest tile below
 TILE = {"block_m": 16, "block_n": 128, "block_k": 256}
 
 
@@ -106,12 +110,14 @@ def test_group_of_a_few_tiles_is_unrolled_and_a_longer_one_looped() -> None:
 
 
 def test_group_that_does_not_fit_shared_memory_at_once_is_looped() -> None:
-    row = gemm(group=512, n=32, k=128, stages=2)
+    row = gemm(group=512, n=32, k=128, stages=3)
     assert row.walk.repeat == 0
-    assert row.shared_bytes == 2 * 512 * (32 + 16)
-    tight = gemm(group=512, n=32, k=128, stages=2, shared_memory=row.shared_bytes - 1)
+    whole = 2 * 512 * (32 + 16)  # copies, K, columns and rows of a byte
+    rest = 2 * 32 * 2 + RESULTS // 2 + BARRIERS  # scales in flight, half as many results
+    assert row.shared_bytes == whole + rest
+    tight = gemm(group=512, n=32, k=128, stages=3, shared_memory=whole - 1)
     assert tight.walk.repeat == 4
-    assert tight.shared_bytes == 2 * 128 * (32 + 16)
+    assert tight.shared_bytes == 2 * 128 * (32 + 16) + rest
 
 
 def test_group_longer_than_a_chunk_is_looped_so_that_it_can_be_cut() -> None:
@@ -145,24 +151,145 @@ def test_tail_is_walked_where_the_design_says_so_and_turns_leave_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("variant", "shared"),
+    ("variant", "tiles"),
     [
-        (gemm(k=64), 2 * 64 * (64 + 16)),  # stages, K, columns and rows of a byte
-        (gemm("up", k=64), 2 * 64 * (2 * 64 + 16)),  # gate and up
-        (gemm(k=64, dot="fp16_exact"), 2 * 64 * (64 + 32) + 64 * 64 * 2),  # and columns in fp16
-        (gemm(k=64, plan="folded"), 2 * 64 * (64 + 32)),  # rows in bf16
-        # Bytes of two nibbles meet two tiles of rows, and stand once more unpacked.
-        (gemm(group=64, k=64, spec="w4a8"), 2 * 64 * (64 + 2 * 16) + 64 * 64 * 2),
-        # 128 + 128 with stages, 64 after them once.
+        (gemm(k=64), 64 * (64 + 16)),  # K, columns and rows of a byte; one of two stages in flight
+        (gemm(k=64, stages=1), 64 * (64 + 16)),
+        (gemm(k=64, stages=4), 3 * 64 * (64 + 16)),
+        # wgmma reads all stages from there, mma what it has loaded into registers before.
+        (gemm(m=64, k=64, matrix=MMA), 64 * (64 + 64)),
+        (gemm(m=64, k=64, matrix=WGMMA), 2 * 64 * (64 + 64)),
+        (gemm(m=32, k=64, matrix=WGMMA), 64 * (64 + 32)),  # too few rows for it
+        (gemm("up", k=64), 64 * (2 * 64 + 16)),  # gate and up
+        (gemm(k=64, dot="fp16_exact"), 64 * (64 + 32) + 64 * 64 * 2),  # and columns in fp16
+        (gemm(k=64, plan="folded"), 64 * (64 + 32)),  # rows in bf16
+        # Bytes of two nibbles meet two tiles of rows; a pair of groups has two scales.
+        (gemm(group=64, k=64, spec="w4a8"), 64 * (64 + 2 * 16) + 2 * 64 * 2),
+        # The same and once more unpacked, for wgmma.
+        (
+            gemm(group=64, m=64, k=64, spec="w4a8", matrix=WGMMA),
+            2 * 64 * (64 + 2 * 64) + 2 * 64 * 64 + 2 * 2 * 64 * 2,
+        ),
+        # 128 + 128 with stages, 64 after them once; scales in flight.
         (
             gemm(group=320, k=128, stages=3, m=64, n=128, warps=8),
-            (3 * 128 + 64) * (128 + 64),
+            (2 * 128 + 64) * (128 + 64) + 2 * 128 * 2,
+        ),
+        # 128 + 128 + 64 at once, and a loop over a tail by 64.
+        (gemm(group=320, k=128, tail="any"), (320 + 64) * (64 + 16) + 64 * 2),
+        # The tail of nibbles has no stages.
+        (gemm(group=320, k=32, tail="any", spec="w4a8"), 32 * (64 + 2 * 16) + 64 * 2),
+    ],
+    ids=[
+        "int8",
+        "one stage",
+        "stages",
+        "mma",
+        "wgmma",
+        "few rows",
+        "gated",
+        "fp16",
+        "folded",
+        "nibbles",
+        "nibbles of wgmma",
+        "remainder",
+        "tail",
+        "tail of nibbles",
+    ],
+)
+def test_shared_memory_by_hand(variant: Variant, tiles: int) -> None:
+    design = variant.design
+    assert design.block_m is not None and design.block_n is not None
+    results = design.block_m * design.block_n * 2  # of bf16
+    assert variant.shared_bytes == tiles + results + BARRIERS
+
+
+@pytest.mark.parametrize(
+    ("block_m", "matrix", "family"),
+    [
+        (128, MMA, "mma"),
+        (32, WGMMA, "mma"),
+        (64, WGMMA, "wgmma"),
+        (128, WGMMA, "wgmma"),
+        (16, MFMA, "mfma"),
+    ],
+)
+def test_rows_decide_the_family_of_matrix_instructions(
+    block_m: int, matrix: tuple[MatrixUnit, ...], family: str
+) -> None:
+    variant = gemm(m=block_m, matrix=matrix)
+    assert (variant.matrix, variant.reads_shared) == (family, family == "wgmma")
+
+
+@pytest.mark.parametrize(
+    ("variant", "held", "operands", "reserve"),
+    [
+        # Half of (rows + columns) * K bytes in registers of four, shared by 128 threads.
+        (gemm(k=64), 8, 80 * 64 // 4 // 128 // 2, ("mma", "plain", "none")),
+        # Two bytes an element, and chunks beside what they are added up in.
+        (gemm(k=64, dot="fp16_exact"), 16, 80 * 64 // 2 // 128 // 2, ("mma", "plain", "none")),
+        (gemm("up", k=64), 16, 144 * 64 // 4 // 128 // 2, ("mma", "gated", "none")),
+        (gemm(k=64, plan="folded"), 8, 80 * 64 // 4 // 128 // 2, ("mma", "requantizing", "none")),
+        # 128 + 128 + 64 in one turn: the widest tile, and two dots more.
+        (gemm(group=320, k=128), 16, 80 * 128 // 4 // 128 // 2 + 2 * 8, ("mma", "plain", "none")),
+        # Two planes, hence two dots, and two sums beside what they are scaled into.
+        (
+            gemm(group=64, k=64, spec="w4a8", unpack="value"),
+            24,
+            80 * 64 * 2 // 4 // 128 // 2 + 8,
+            ("mma", "plain", "value"),
+        ),
+        (gemm(m=64, k=64, matrix=WGMMA), 32, 128 * 64 // 4 // 128 // 2, ("wgmma", "plain", "none")),
+        (
+            gemm("up", 64, m=64, k=64, spec="w4a8", unpack="ptx", matrix=WGMMA),
+            192,
+            192 * 64 * 2 // 4 // 128 // 2 + 8,
+            ("wgmma", "gated", "ptx"),
+        ),
+        # 256 threads.
+        (
+            gemm(k=64, warp_size=64, matrix=MFMA),
+            4,
+            80 * 64 // 4 // 256 // 2,
+            ("mfma", "plain", "none"),
         ),
     ],
-    ids=["int8", "gated", "fp16", "folded", "nibbles", "remainder"],
+    ids=["int8", "fp16", "gated", "folded", "dots", "planes", "wgmma", "gated of wgmma", "mfma"],
 )
-def test_shared_memory_by_hand(variant: Variant, shared: int) -> None:
-    assert variant.shared_bytes == shared
+def test_registers_by_hand(
+    variant: Variant, held: int, operands: int, reserve: tuple[str, str, str]
+) -> None:
+    family, kind, unpack = reserve
+    need = variant.registers
+    assert need is not None
+    assert (need.held, need.operands) == (held, operands)
+    assert need.reserve == RESERVES[family][kind][unpack]
+    assert need.beside == operands + need.reserve
+    assert need.needed == held + need.beside
+
+
+@pytest.mark.parametrize(
+    ("variant", "limit"),
+    [
+        (gemm(), 255),  # of a thread
+        (gemm(warps=16), 65536 // 512),  # of a processor, by its threads
+        (gemm(plan="folded"), 168),  # what a call leaves
+        (gemm(plan="folded", warps=16), 128),
+    ],
+    ids=["thread", "processor", "call", "both"],
+)
+def test_limit_of_a_thread_is_the_least_of_what_bounds_it(variant: Variant, limit: int) -> None:
+    assert variant.registers is not None
+    assert variant.registers.limit == limit
+
+
+def test_every_family_has_a_reserve_for_each_unpacking_of_its_targets() -> None:
+    named = {unit.name for target in TARGETS.values() for unit in target.matrix}
+    assert named == set(RESERVES)
+    for target in TARGETS.values():
+        for unit in target.matrix:
+            for reserves in RESERVES[unit.name].values():
+                assert set(target.unpacks) <= set(reserves), (target.name, unit.name)
 
 
 @pytest.mark.parametrize(
@@ -184,7 +311,7 @@ def test_row_wise_kernels_ask_for_whole_access_units() -> None:
     variant = Variant(contract("quantize"), Design(4, 1, block_m=1, block_k=512), TARGET, LIMITS)
     assert asked(variant) == ["K % 32 == 0", "rows <= 1048576", "K <= 16384", "experts <= 1024"]
     assert variant.counts == (Count("k_units", "K", 32),)
-    assert (variant.sum_registers, variant.shared_bytes) == (0, 0)
+    assert (variant.sum_registers, variant.shared_bytes, variant.registers) == (0, 0, None)
 
 
 def test_route_asks_for_no_more_experts_than_bins() -> None:
