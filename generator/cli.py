@@ -112,6 +112,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     compile_.add_argument("--record", action="store_true", help="write resources/")
     compile_.add_argument(
+        "--missing", action="store_true", help="only what is not in resources/ yet"
+    )
+    compile_.add_argument(
         "--calibrate",
         action="store_true",
         help="write resources/calibration/, of designs that rules may have rejected: no gates",
@@ -318,15 +321,24 @@ def _bundle(options: argparse.Namespace) -> int:
 def _compile(options: argparse.Namespace) -> int:
     from generator.aot.check import chosen_entries, chosen_targets, compile_entries
     from generator.aot.record import differing, write_calibration, write_record
+    from generator.resources import read_folder
     from generator.runtime.manifest import load
 
     manifest = load(options.generated)
     targets = chosen_targets(manifest, options.target)
     entries = chosen_entries(manifest, options.spec, options.contract)
-    start = time.monotonic()
-    result = compile_entries(manifest, entries, targets, options.jobs, _Bar())
-    seconds = time.monotonic() - start
     resources = (options.specs or folder("specs")) / "resources"
+    known = {(each.target, each.triton): each.variants for each in read_folder(resources)}
+    start = time.monotonic()
+    result = compile_entries(
+        manifest,
+        entries,
+        targets,
+        options.jobs,
+        _Bar(),
+        known=known if options.missing else None,
+    )
+    seconds = time.monotonic() - start
     stale = 0
     for record in result.records:
         figures = record.variants.values()
@@ -341,13 +353,16 @@ def _compile(options: argparse.Namespace) -> int:
         if options.calibrate:
             print(f"wrote {write_calibration(resources, record, manifest)}")
             continue
-        for symbol, known, found in differing(resources, record):
-            print(f"{record.name}: {symbol} is recorded with {known}; it takes {found}")
+        for symbol, recorded, found in differing(resources, record):
+            print(f"{record.name}: {symbol} is recorded with {recorded}; it takes {found}")
             stale += 1
+    counted = "outside the gates" if options.calibrate else "failures"
+    print(
+        f"{result.compiled} launches compiled in {seconds:.0f} s, {len(result.failures)} {counted}"
+    )
     failures = () if options.calibrate else result.failures
     for failure in failures:
         print(f"{failure.name}: {failure.what}\n    {failure.look_at}", file=sys.stderr)
-    print(f"{result.compiled} launches compiled in {seconds:.0f} s, {len(failures)} failures")
     if stale:
         print("records are stale; run `python -m generator compile --record`", file=sys.stderr)
     return 1 if failures or stale else 0

@@ -5,7 +5,7 @@ what it takes. Behind `python -m generator compile`.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -17,6 +17,8 @@ from generator.errors import BuildError, Finding
 from generator.resources import Figures, Record, figures
 from generator.runtime.entry import Entry
 from generator.runtime.manifest import Manifest, Target
+
+TRACE = 6  # lines of a compiler's traceback that are shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,26 +118,31 @@ def compile_entries(
     targets: Sequence[Target],
     jobs: int,
     tell: Callable[[Progress], None],
+    *,
+    known: Mapping[tuple[str, str], Collection[str]] | None = None,
 ) -> Result:
     """Compile each entry for its own target, or for all of them where it runs anywhere, in a Triton
-    cache of its own.
+    cache of its own. `known` are symbols that are left out, by target and version of Triton.
     """
     with tempfile.TemporaryDirectory(prefix="groupwise-") as cache, Pool(jobs, Path(cache)) as pool:
         triton = pool.ask({"verb": "version"})["triton"]
-        work = _jobs(manifest, entries, targets, pool)
+        work = [
+            job
+            for job in _jobs(manifest, entries, targets, pool)
+            if job.entry.symbol not in (known or {}).get((job.target.name, triton), ())
+        ]
         requests = [{**compile_request(manifest, each), "figures": True} for each in work]
         answers = answered(pool, work, requests, tell)
     taken: dict[str, dict[str, Figures]] = {each.name: {} for each in targets}
     failures: list[Failure] = []
     for job, answer in zip(work, answers, strict=True):
         if "figures" not in answer:
-            what = str(answer.get("died") or answer.get("error") or answer)
-            failures.append(Failure(job.name, what, str(answer.get("trace", ""))))
+            failures.append(_refused(job, answer))
             continue
         read = figures(answer["figures"])
         own = taken[job.target.name]
-        known = own.setdefault(job.entry.symbol, read)
-        if read.registers > known.registers:  # of its launches, the one that takes the most
+        most = own.setdefault(job.entry.symbol, read)
+        if read.registers > most.registers:  # of its launches, the one that takes the most
             own[job.entry.symbol] = read
         failures += _failures(job, broken(job.entry, job.target, read))
     records = tuple(Record(name, triton, own) for name, own in taken.items() if own)
@@ -159,6 +166,19 @@ def answered(
             now[event.index] = work[event.index].name
         tell(Progress(len(answers), len(work), tuple(now.values())))
     return [answers[index] for index in range(len(work))]
+
+
+def _refused(job: Job, answer: Mapping[str, Any]) -> Failure:
+    """A variant of which the compiler, or the runtime, made nothing."""
+    if "findings" in answer:
+        said = [Finding(**each) for each in answer["findings"]]
+        return Failure(job.name, "\n".join(str(each) for each in said), "the modules on disk")
+    trace = "\n".join(str(answer["trace"]).splitlines()[-TRACE:])
+    return Failure(
+        job.name,
+        f"does not compile: {answer.get('error') or answer['died']}\n{trace}",
+        "rule strategy_on_target, unpack_on_target or dot_minimum",
+    )
 
 
 def _failures(job: Job, gates: Iterable[Broken]) -> list[Failure]:

@@ -50,9 +50,10 @@ def promise(entry: Entry, target: Target) -> set[str] | None:
     if entry.dot == "rank1":
         return None
     rows = entry.rows_per_program
-    family = [name for name, least in target.matrix if least <= rows][-1]
-    return {family} | BETTER.get(family, set())
+    fitting = [(least, name) for name, least in target.matrix if least <= rows]
+    best = {name for least, name in fitting if least == fitting[-1][0]}
+    return best.union(*(OLDER.get(name, set()) for name in best))
 
 
-# What a newer Triton may choose where an older one chose the key: tcgen05 for sm_100 from 3.7 on.
-BETTER = {"mma": {"tcgen05"}}
+# What an older Triton makes of the dots that a newer one turns into the key (3.6: sm_100).
+OLDER = {"tcgen05": {"mma"}}

@@ -19,6 +19,7 @@ from generator.errors import BuildError, Finding
 
 Request = Mapping[str, Any]
 Answer = Mapping[str, Any]
+COMMAND = (sys.executable, "-m", "generator.aot.worker")
 TAIL = 12  # lines of a dead worker's standard error that are shown
 
 
@@ -30,7 +31,7 @@ class _Worker:
         # 0, for without the flag a machine without GPU would choose the interpreter.
         environment = os.environ | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(cache)}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "generator.aot.worker"],
+            COMMAND,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,

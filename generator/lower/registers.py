@@ -29,20 +29,22 @@ CALL_REGISTERS = 168
 # them, `gated` computes silu, `requantizing` quantizes the rows that it loads; and by how it takes
 # nibbles apart. mma and mfma read operands from registers, wgmma reads them from shared memory, but
 # for weights that are unpacked.
+_MMA = {
+    "plain": {"none": 148, "value": 68, "shift": 108, "ptx": 100},
+    "gated": {"none": 148, "value": 208, "shift": 208, "ptx": 160},
+    "requantizing": {"none": 148, "value": 140, "shift": 140, "ptx": 140},
+}
 RESERVES: Mapping[str, Mapping[str, Mapping[str, int]]] = {
-    "mma": {
-        "plain": {"none": 148, "value": 68, "shift": 108, "ptx": 100},
-        "gated": {"none": 148, "value": 208, "shift": 160, "ptx": 160},
-        "requantizing": {"none": 148, "value": 140, "shift": 140, "ptx": 140},
-    },
+    "mma": _MMA,
+    "tcgen05": _MMA,  # what older compilers make of the same dots
     "wgmma": {
         "plain": {"none": 92, "value": 60, "shift": 60, "ptx": 60},
-        "gated": {"none": 0, "value": 92, "shift": 92, "ptx": 112},
+        "gated": {"none": 128, "value": 92, "shift": 92, "ptx": 112},
         "requantizing": {"none": 148, "value": 140, "shift": 140, "ptx": 140},
     },
     "mfma": {
         "plain": {"none": 224, "value": 240, "shift": 128},
-        "gated": {"none": 216, "value": 240, "shift": 214},
+        "gated": {"none": 236, "value": 240, "shift": 214},
         "requantizing": {"none": 148, "value": 140, "shift": 140},
     },
 }
@@ -81,7 +83,9 @@ def registers(variant: Variant) -> Registers:
     return Registers(
         held=max(variant.sum_registers, variant.result_registers),
         operands=fragments // 2 + DOT_REGISTERS * (variant.walk.dots - 1),
-        reserve=RESERVES[variant.matrix][_kind(gemm)][design.unpack or "none"],
+        reserve=max(
+            RESERVES[family][_kind(gemm)][design.unpack or "none"] for family in variant.matrix
+        ),
         limit=limit,
     )
 

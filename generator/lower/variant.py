@@ -153,16 +153,19 @@ class Variant:
         return turns[-1] if turns else 0
 
     @property
-    def matrix(self) -> str:
-        """The family of matrix instructions that its rows are tall enough for, the best of them."""
+    def matrix(self) -> tuple[str, ...]:
+        """The family of matrix instructions that its rows are tall enough for, the best of them;
+        several where a target stands for devices of several.
+        """
         rows = self.design.block_m
         assert rows is not None
-        return [unit.name for unit in self.target.matrix if unit.block_m <= rows][-1]
+        fitting = [unit for unit in self.target.matrix if unit.block_m <= rows]
+        return tuple(unit.name for unit in fitting if unit.block_m == fitting[-1].block_m)
 
     @property
     def reads_shared(self) -> bool:
         """Whether the matrix instruction reads operands from shared memory, not from registers."""
-        return self.matrix in SHARED_OPERANDS
+        return not SHARED_OPERANDS.isdisjoint(self.matrix)
 
     @property
     def dot_bytes(self) -> int:

@@ -258,7 +258,7 @@ Capability = Annotated[
 class MatrixUnit(Frozen):
     """A family of matrix instructions, and the rows from which a dot compiles to it."""
 
-    name: Literal["mma", "wgmma", "mfma"]
+    name: Literal["mma", "wgmma", "tcgen05", "mfma"]
     block_m: Positive
 
 

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 
 # Design: how this module computes it.
-BLOCK_M = tl.constexpr(128)  # rows per program
+BLOCK_M = tl.constexpr(64)  # rows per program
 BLOCK_N = tl.constexpr(128)  # columns per program
 BLOCK_K = tl.constexpr(128)  # K elements per dot
 
@@ -38,7 +38,7 @@ def _silu(g):
 
 
 @triton.jit(do_not_specialize=["n_tiles", "k_tiles"])
-def up_w8gn_a8_swiglu_fp16_v1_sm_90_m128n128k128_w8s2(
+def up_w8gn_a8_swiglu_fp16_v1_sm_90_m64n128k128_w8s2(
     x_ptr,  # int8 [rows, K], rows sorted by expert
     x_scale_ptr,  # fp32 [rows]
     w_ptr,  # int8 [experts, 2 * N, K], gate rows before up rows

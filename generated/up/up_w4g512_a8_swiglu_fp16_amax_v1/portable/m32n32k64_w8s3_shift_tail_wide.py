@@ -19,6 +19,7 @@ PLANE_K = tl.constexpr(128)  # byte j of a block holds K elements j (low) and PL
 # Design: how this module computes it.
 BLOCK_M = tl.constexpr(32)  # rows per program
 BLOCK_N = tl.constexpr(32)  # columns per program
+STEPS = tl.constexpr(2)  # turns of the inner loop
 K_UNIT = tl.constexpr(64)  # K is a multiple of it
 PIECE_UNITS = tl.constexpr(4)  # K_UNITs that a piece has at most
 NIBBLE = tl.constexpr(0.0625)  # weights are multiplied 16 times too large
@@ -56,7 +57,7 @@ def _silu(g):
 
 
 @triton.jit(do_not_specialize=["n_tiles", "k_units"])
-def up_w4g512_a8_swiglu_fp16_amax_v1_portable_m32n32k128_w4s2_shift_tail_wide(
+def up_w4g512_a8_swiglu_fp16_amax_v1_portable_m32n32k64_w8s3_shift_tail_wide(
     x_ptr,  # int8 [rows, K], rows sorted by expert
     x_scale_ptr,  # fp32 [rows]
     w_ptr,  # int8 [experts, 2 * N, K // 2], two int4 a byte, in planes, gate rows before up rows
@@ -82,7 +83,7 @@ def up_w4g512_a8_swiglu_fp16_amax_v1_portable_m32n32k128_w4s2_shift_tail_wide(
     rows = tl.load(tile_start_ptr + tile) + tl.arange(0, BLOCK_M)
     row_ok = rows < tl.load(tile_end_ptr + tile)
     cols = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
-    k128 = tl.arange(0, 128)
+    k64 = tl.arange(0, 64)
     k32 = tl.arange(0, 32)
     x_ptrs = x_ptr + rows.to(tl.int64)[:, None] * K
     gate_ptrs = w_ptr + expert.to(tl.int64) * (2 * N * row_bytes) + cols[:, None] * row_bytes
@@ -93,26 +94,29 @@ def up_w4g512_a8_swiglu_fp16_amax_v1_portable_m32n32k128_w4s2_shift_tail_wide(
     gate = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
     up = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
     for _ in range(groups):
-        # One group, in two planes, in exact tiles: 128 + 128.
-        x0 = tl.load(x_ptrs + k128, mask=row_ok[:, None], other=0)
-        x1 = tl.load(x_ptrs + PLANE_K + k128, mask=row_ok[:, None], other=0)
-        gate_w0 = tl.load(gate_ptrs + k128)
-        up_w0 = tl.load(up_ptrs + k128)
-        gate_sum = tl.dot(x0, tl.trans(_low(gate_w0)), out_dtype=tl.int32)
-        up_sum = tl.dot(x0, tl.trans(_low(up_w0)), out_dtype=tl.int32)
-        gate_sum = tl.dot(x1, tl.trans(_high(gate_w0)), gate_sum, out_dtype=tl.int32)
-        up_sum = tl.dot(x1, tl.trans(_high(up_w0)), up_sum, out_dtype=tl.int32)
-        x2 = tl.load(x_ptrs + 256 + k128, mask=row_ok[:, None], other=0)
-        x3 = tl.load(x_ptrs + PLANE_K + 256 + k128, mask=row_ok[:, None], other=0)
-        gate_w1 = tl.load(gate_ptrs + 128 + k128)
-        up_w1 = tl.load(up_ptrs + 128 + k128)
-        gate_sum = tl.dot(x2, tl.trans(_low(gate_w1)), gate_sum, out_dtype=tl.int32)
-        up_sum = tl.dot(x2, tl.trans(_low(up_w1)), up_sum, out_dtype=tl.int32)
-        gate_sum = tl.dot(x3, tl.trans(_high(gate_w1)), gate_sum, out_dtype=tl.int32)
-        up_sum = tl.dot(x3, tl.trans(_high(up_w1)), up_sum, out_dtype=tl.int32)
-        x_ptrs += GROUP_K
-        gate_ptrs += GROUP_K // 2
-        up_ptrs += GROUP_K // 2
+        # One group, in two planes, in exact tiles: 2 * (64 + 64).
+        gate_sum = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.int32)
+        up_sum = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.int32)
+        for _ in range(STEPS):
+            x0 = tl.load(x_ptrs + k64, mask=row_ok[:, None], other=0)
+            x1 = tl.load(x_ptrs + PLANE_K + k64, mask=row_ok[:, None], other=0)
+            gate_w0 = tl.load(gate_ptrs + k64)
+            up_w0 = tl.load(up_ptrs + k64)
+            gate_sum = tl.dot(x0, tl.trans(_low(gate_w0)), gate_sum, out_dtype=tl.int32)
+            up_sum = tl.dot(x0, tl.trans(_low(up_w0)), up_sum, out_dtype=tl.int32)
+            gate_sum = tl.dot(x1, tl.trans(_high(gate_w0)), gate_sum, out_dtype=tl.int32)
+            up_sum = tl.dot(x1, tl.trans(_high(up_w0)), up_sum, out_dtype=tl.int32)
+            x2 = tl.load(x_ptrs + 64 + k64, mask=row_ok[:, None], other=0)
+            x3 = tl.load(x_ptrs + PLANE_K + 64 + k64, mask=row_ok[:, None], other=0)
+            gate_w1 = tl.load(gate_ptrs + 64 + k64)
+            up_w1 = tl.load(up_ptrs + 64 + k64)
+            gate_sum = tl.dot(x2, tl.trans(_low(gate_w1)), gate_sum, out_dtype=tl.int32)
+            up_sum = tl.dot(x2, tl.trans(_low(up_w1)), up_sum, out_dtype=tl.int32)
+            gate_sum = tl.dot(x3, tl.trans(_high(gate_w1)), gate_sum, out_dtype=tl.int32)
+            up_sum = tl.dot(x3, tl.trans(_high(up_w1)), up_sum, out_dtype=tl.int32)
+            x_ptrs += 2 * PLANE_K
+            gate_ptrs += PLANE_K
+            up_ptrs += PLANE_K
         gate_scale = tl.load(gate_scale_ptrs).to(tl.float32) * NIBBLE
         gate = tl.fma(gate_sum.to(tl.float32), gate_scale[None, :], gate)
         gate_scale_ptrs += 2 * N
@@ -158,4 +162,4 @@ def up_w4g512_a8_swiglu_fp16_amax_v1_portable_m32n32k128_w4s2_shift_tail_wide(
     tl.atomic_max(row_amax_ptr + rows, tl.max(smoothed, axis=1), mask=row_ok, sem="relaxed")
 
 
-OPTIONS = {"num_warps": 4, "num_stages": 2, "enable_fp_fusion": False}
+OPTIONS = {"num_warps": 8, "num_stages": 3, "enable_fp_fusion": False}

@@ -1,0 +1,159 @@
+"""`compile` makes every variant's machine code here, where no such device is, and says what is
+wrong with it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from generator.aot import pool
+from generator.aot.pool import Answered, Pool, Started
+from generator.cli import main
+from generator.errors import BuildError
+from generator.resources import read, read_calibration
+
+CONTRACT = "down_w8gn_a8_bf16_v1"
+ARGUMENTS = ("compile", "--target", "sm_90", "--contract", CONTRACT, "--jobs", "2")
+RECORD = "sm_90-triton*.json"
+# A worker of its own kind: it dies of one request and answers the others.
+MORTAL = """
+import json, os, sys
+for line in sys.stdin:
+    request = json.loads(line)
+    if request["verb"] == "die":
+        print("the last words", file=sys.stderr, flush=True)
+        os._exit(3)
+    print(json.dumps({"said": request["verb"]}), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def emitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("emitted")
+    layer = "layer_w8gn_a8_swiglu_bf16_v1"
+    targets = ("--target", "portable", "--target", "sm_90")
+    assert main(["build", "--contract", layer, *targets, "--out", str(out)]) == 0
+    return out
+
+
+def test_variants_are_compiled_gated_and_recorded(
+    emitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = ("--generated", str(emitted), "--specs", str(tmp_path))
+    assert main([*ARGUMENTS, *where, "--record"]) == 0
+    [path] = (tmp_path / "resources").glob(RECORD)
+    variants = read(path).variants
+    assert "4 launches compiled" in capsys.readouterr().out
+    assert len(variants) == 4  # one portable, one a row tile
+    for symbol, figures in variants.items():
+        family = "wgmma" if "m64" in symbol or "m128" in symbol else "mma"
+        assert {name.split()[0] for name in figures.matrix} == {family}
+        assert figures.stack == 0 and "1" not in figures.loads and figures.copies["16"] > 0
+
+    assert main([*ARGUMENTS, *where]) == 0  # the same figures again
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace('"stack": 0', '"stack": 8', 1), encoding="utf-8")
+    assert main([*ARGUMENTS, *where]) == 1
+    assert "records are stale" in capsys.readouterr().err
+
+
+def test_a_failure_names_variant_target_message_and_rule(
+    emitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(emitted, broken)
+    small, tall = (
+        next((broken / "down" / CONTRACT / "sm_90").glob(f"{tile}n*.py"))
+        for tile in ("m16", "m128")
+    )
+    edit(small, "tl.dot(", "tl.dott(")
+    edit(tall, '"num_warps": 4', '"num_warps": 1')
+    where = ("--generated", str(broken), "--specs", str(tmp_path))
+    assert main([*ARGUMENTS, *where]) == 1
+    said = capsys.readouterr().err
+    assert f"sm_90: {CONTRACT}_sm_90_{small.stem}: " in said and "dott" in said
+    assert f"sm_90: {CONTRACT}_sm_90_{tall.stem}: " in said
+    assert "bytes of registers spill\n    rule accumulator_registers" in said
+    assert not (tmp_path / "resources").exists()
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert old in text
+    path.write_text(text.replace(old, new), encoding="utf-8")
+
+
+def test_candidates_are_compiled_for_calibration(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "candidates"
+    layer = "layer_w8gn_a8_swiglu_bf16_v1"
+    targets = ("--target", "portable", "--target", "sm_90")
+    build = ["build", "--candidates", "1", "--contract", layer, *targets, "--out", str(out)]
+    assert main(build) == 0
+    specs = ("--generated", str(out), "--specs", str(tmp_path))
+    assert main([*ARGUMENTS, *specs, "--calibrate"]) == 0
+    [path] = (tmp_path / "resources" / "calibration").glob(RECORD)
+    [designs] = read_calibration(path).designs.values()
+    assert sorted(name.split("/")[0] for name in designs) == ["portable", "sm_90"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--target", "sm_91"), "--target sm_91: no such target; use one of"),
+        (("--target", "portable"), "--target portable: has no compiler of its own"),
+        (("--contract", "sideways*"), "--contract sideways*: fits nothing that a layer of"),
+        (("--spec", "w2a8"), "--spec w2a8: fits nothing that a layer of"),
+        (("--jobs", "0"), "--jobs: is 0; use 1 or more"),
+    ],
+)
+def test_bad_options_are_told(
+    arguments: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compile", *arguments]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_worker_that_dies_is_told_and_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "COMMAND", (sys.executable, "-c", MORTAL))
+    requests = [{"verb": verb} for verb in ("a", "die", "b", "c")]
+    with Pool(1, tmp_path) as workers:
+        events = list(workers.run(requests))
+        answers = [each.answer for each in events if isinstance(each, Answered)]
+        with pytest.raises(BuildError, match="ended with code 3\nthe last words"):
+            workers.ask({"verb": "die"})
+    assert [answers[i].get("said") for i in (0, 2, 3)] == ["a", "b", "c"]
+    assert answers[1]["died"].endswith("ended with code 3")
+    assert answers[1]["trace"] == "the last words"
+    started = [each.index for each in events if isinstance(each, Started)]
+    assert started == [0, 1, 2, 3]
+
+
+def test_an_interrupt_ends_the_workers_and_writes_nothing(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "generator", *ARGUMENTS, "--record", "--specs", str(tmp_path)]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not (workers := children(process.pid)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert workers
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130 and "interrupted; nothing was written" in said
+    assert not [each for each in workers if Path(f"/proc/{each}").exists()]
+    assert list(tmp_path.iterdir()) == []
+
+
+def children(pid: int) -> list[int]:
+    """Processes that a process started (Linux)."""
+    listed = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(each) for each in listed.read_text().split()] if listed.exists() else []

@@ -1,0 +1,171 @@
+"""A prefilled cache holds every kernel that serving launches, as the runtime looks for it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from os import environ
+from pathlib import Path
+
+import pytest
+
+from generator.aot.launches import Launches, specialized, token_counts
+from generator.cli import main
+from generator.runtime.manifest import load
+
+ROOT = Path(__file__).parents[2]
+LAYER = "layer_w8gn_a8_swiglu_bf16_v1"
+MODEL = "qwen3-30b-a3b"
+UNSERVED = "deepseek-v2-lite-tp8"  # by that layer
+
+# A server without a device: the runtime's own calls on tensors without storage, each launch of
+# which Triton compiles or finds in its cache as it would on a GPU.
+SERVE = """
+import json, sys
+import torch, triton
+from triton.backends.compiler import GPUTarget
+from generator.aot import offline
+from generator.aot.launches import NOWHERE, experts
+from generator.runtime.layer import run_rows, run_tokens
+from generator.runtime.manifest import load
+
+said = []
+def listen(*, src, cache_hit, **_):
+    said.append([src.name, cache_hit])
+
+triton.knobs.compilation.listener = listen
+offline.activate().use(GPUTarget("cuda", 90, 32))
+manifest = load(sys.argv[1])
+model, layer = manifest.models[sys.argv[2]], manifest.layers[sys.argv[3]]
+packed = experts(layer, model.experts, model.hidden, model.intermediate)
+for tokens in (1, 3, 16, 40, 333, 1000, 4096, 20000):
+    hidden = torch.empty(tokens, model.hidden, dtype=torch.bfloat16, device=NOWHERE)
+    weights = torch.empty(tokens, model.top_k, device=NOWHERE)
+    counts = torch.empty(model.experts, dtype=torch.int32, device=NOWHERE)
+    for dtype in (torch.int32, torch.int64):
+        ids = torch.empty(tokens, model.top_k, dtype=dtype, device=NOWHERE)
+        run_tokens(packed, hidden, ids, weights, manifest, targets=("sm_90", "portable"))
+    run_rows(packed, hidden, counts, manifest, targets=("sm_90", "portable"))
+print(json.dumps(said))
+"""
+
+
+@pytest.fixture(scope="module")
+def emitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("emitted")
+    targets = ("--target", "portable", "--target", "sm_90")
+    assert main(["build", "--contract", LAYER, *targets, "--out", str(out)]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def cache(emitted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cache")
+    assert main(["prefill", *arguments(emitted, folder)]) == 0
+    return folder
+
+
+def arguments(emitted: Path, cache: Path) -> list[str]:
+    named = ["--target", "sm_90", "--models", MODEL, "--jobs", "2"]
+    return [*named, "--generated", str(emitted), "--cache", str(cache)]
+
+
+def served(emitted: Path, cache: Path) -> list[tuple[str, bool]]:
+    """Each kernel that serving asked Triton for first, and whether the cache had it."""
+    done = subprocess.run(
+        [sys.executable, "-c", SERVE, str(emitted), MODEL, LAYER],
+        cwd=ROOT,
+        env=environ | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(cache)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return [(name, hit) for name, hit in json.loads(done.stdout)]
+
+
+def test_serving_compiles_nothing(emitted: Path, cache: Path, tmp_path: Path) -> None:
+    found = served(emitted, cache)
+    assert len(found) > 8 and all(hit for _, hit in found)
+    assert not any(hit for _, hit in served(emitted, tmp_path))  # and would, without the cache
+
+
+def test_verify_compiles_nothing_and_names_what_is_missing(
+    emitted: Path, cache: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["prefill", *arguments(emitted, cache), "--verify"]) == 0
+    assert "; 0 compiled now" in capsys.readouterr().out
+    less = tmp_path / "less"
+    shutil.copytree(cache, less)
+    for group in less.glob("*/__grp__*.json"):  # Triton names a kernel's files by absolute path
+        group.write_text(group.read_text().replace(str(cache), str(less)))
+    lost = next(each.parent for each in less.glob("*/__grp__route_ids*json"))
+    shutil.rmtree(lost)
+    before = sorted(less.rglob("*"))
+    assert main(["prefill", *arguments(emitted, less), "--verify"]) == 1
+    assert f"a launch would compile; {less} lacks {lost.name}" in capsys.readouterr().out
+    assert sorted(less.rglob("*")) == before  # nothing was written
+
+
+def test_a_second_prefill_finds_all(
+    emitted: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["prefill", *arguments(emitted, cache)]) == 0
+    said = capsys.readouterr().out
+    assert "; 0 compiled now" in said and "keys of 1 models on sm_90" in said
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("--models", "gpt-0"), "--models gpt-0: no such model; use"),
+        (("--models", UNSERVED), f"--models {UNSERVED}: has no layer in"),
+        (("--target", "portable"), "--target portable: has no compiler of its own"),
+    ],
+)
+def test_bad_options_are_told(
+    emitted: Path,
+    tmp_path: Path,
+    change: tuple[str, ...],
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["prefill", *arguments(emitted, tmp_path), *change]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_only_what_triton_compiles_anew_for_makes_another_launch() -> None:
+    class Parameter:
+        def __init__(self, do_not_specialize: bool) -> None:
+            self.do_not_specialize = do_not_specialize
+
+    class Kernel:
+        params = (Parameter(False), Parameter(True), Parameter(False))
+
+    def key(size: int, count: int, other: int) -> tuple[object, ...]:
+        return specialized(Kernel, (("int8", size), count, other))
+
+    assert key(64, 1, 7) == key(4096, 48, 9)  # a count is not specialized for
+    assert key(64, 1, 1) != key(64, 1, 7) != key(64, 1, 16)
+    assert key(64, 2**31, 7) != key(64, 1, 7)
+    assert key(2**31, 1, 7) != key(64, 1, 7)
+
+
+def test_every_band_of_every_model_is_visited() -> None:
+    manifest = load()
+    for model in manifest.models.values():
+        counts = token_counts(manifest, model)
+        for low in {band.low for bands in manifest.bands.values() for band in bands}:
+            assert low * model.experts in counts
+            assert -(-low * model.experts // model.top_k) in counts
+        assert set(model.tokens) <= set(counts)
+
+
+def test_launches_put_the_kernels_back() -> None:
+    manifest = load()
+    with Launches(manifest):
+        pass
+    entry = manifest.entries[0]
+    assert entry.kernel is getattr(entry.module, entry.symbol)
