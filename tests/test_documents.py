@@ -15,6 +15,7 @@ DOCUMENTS = (
     "README.md",
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
+    "docs/calibration.md",
     "docs/explain.md",
     "docs/intermediate.md",
 )

@@ -84,13 +84,14 @@ def registers(variant: Variant) -> Registers:
         held=max(variant.sum_registers, variant.result_registers),
         operands=fragments // 2 + DOT_REGISTERS * (variant.walk.dots - 1),
         reserve=max(
-            RESERVES[family][_kind(gemm)][design.unpack or "none"] for family in variant.matrix
+            RESERVES[family][kind(gemm)][design.unpack or "none"] for family in variant.matrix
         ),
         limit=limit,
     )
 
 
-def _kind(gemm: GemmContract) -> str:
+def kind(gemm: GemmContract) -> str:
+    """What a kernel does beside its sums."""
     if gemm.requantizes:
         return "requantizing"
     return "gated" if gemm.gate else "plain"
