@@ -57,11 +57,15 @@ def test_variants_are_compiled_gated_and_recorded(
         assert {name.split()[0] for name in figures.matrix} == {family}
         assert figures.stack == 0 and "1" not in figures.loads and figures.copies["16"] > 0
 
-    assert main([*ARGUMENTS, *where]) == 0  # the same figures again
     text = path.read_text(encoding="utf-8")
     path.write_text(text.replace('"stack": 0', '"stack": 8', 1), encoding="utf-8")
     assert main([*ARGUMENTS, *where]) == 1
-    assert "records are stale" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert "records are stale" in said.err
+    assert said.out.count(" is recorded with ") == 1  # the others take the same again
+
+    assert main([*ARGUMENTS, *where, "--missing"]) == 0
+    assert "0 launches compiled" in capsys.readouterr().out
 
 
 def test_a_failure_names_variant_target_message_and_rule(
