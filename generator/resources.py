@@ -9,7 +9,7 @@ lowering reads them.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -143,12 +143,21 @@ def _rows(designs: Mapping[str, Taken]) -> dict[str, list[int]]:
     }
 
 
+def _taken(row: Sequence[Any]) -> Taken:
+    taken = Taken(*row)
+    for field in fields(Taken):
+        value = getattr(taken, field.name)
+        if not isinstance(value, int):
+            raise TypeError(f"{field.name} is {value!r}")
+    return taken
+
+
 def read_calibration(path: Path) -> Calibration:
     """One calibration. Raises BuildError where it is damaged, or a newer generator wrote it."""
     data = _load(path, "calibrate")
     try:
         designs = {
-            contract: {name: Taken(*row) for name, row in rows.items()}
+            contract: {name: _taken(row) for name, row in rows.items()}
             for contract, rows in data["designs"].items()
         }
         calibration = Calibration(str(data["target"]), str(data["triton"]), designs)
@@ -156,11 +165,6 @@ def read_calibration(path: Path) -> Calibration:
         raise BuildError(_damaged(path, error, "calibrate")) from error
     _refuse_name(path, calibration.name)
     return calibration
-
-
-def read_calibrations(directory: Path) -> tuple[Calibration, ...]:
-    """Every calibration of a folder, by file name; none where there is no such folder."""
-    return tuple(read_calibration(path) for path in sorted(directory.glob("*.json")))
 
 
 def _load(path: Path, option: str) -> Mapping[str, Any]:

@@ -7,10 +7,11 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ import pytest
 
 from generator.cli import main
 from generator.errors import BuildError
+from generator.resources import Figures, Record
 from generator.runtime.manifest import SCHEMA, load
 
 ROOT = Path(__file__).parents[1]
@@ -128,8 +130,9 @@ def test_filters_narrow_what_is_built(tmp_path: Path) -> None:
 def test_list_names_what_build_emits(built: Path) -> None:
     done = generator("list", *COMBINE, cwd=built)
     assert done.returncode == 0, done.stderr
-    assert [line.split(maxsplit=3) for line in done.stdout.splitlines()] == [
-        [each.contract, each.target, each.design, ", ".join(map(str, each.requires))]
+    lines = [line.split(maxsplit=3) for line in done.stdout.splitlines()]
+    assert [(*names, taken.partition("; ")[2]) for *names, taken in lines] == [
+        (each.contract, each.target, each.design, ", ".join(map(str, each.requires)))
         for each in load(built / "generated").entries
     ]
 
@@ -177,6 +180,62 @@ def test_list_as_json_is_what_build_emits(built: Path, printed: Printed) -> None
         (each.contract, each.target, each.design, each.path, [str(r) for r in each.requires])
         for each in load(out).entries
     ]
+
+
+def figures(stack: int) -> Figures:
+    return Figures(72, 0, 0, stack, 1024, 2048, {"mma m16n8k32 s32 s8 s8 s32": 4}, {"16": 2}, {})
+
+
+def recorded(tmp_path: Path, symbols: Iterable[str], stack: int) -> Path:
+    """A copy of the shipped specs whose only record holds these variants."""
+    specs = Path(shutil.copytree(ROOT / "specs", tmp_path / "specs"))
+    shutil.rmtree(specs / "resources")
+    record = Record("sm_90", "3.9.0", {symbol: figures(stack) for symbol in symbols})
+    (specs / "resources").mkdir()
+    (specs / "resources" / record.name).write_text(record.text())
+    return specs
+
+
+def test_list_shows_what_is_on_record(printed: Printed, tmp_path: Path) -> None:
+    [first, second] = printed.data("list", *COMBINE)["variants"]
+    symbol = "_".join((first["name"], first["target"], first["design"]))
+    specs = recorded(tmp_path, [symbol], stack=0)
+    found = printed.data("list", *COMBINE, "--specs", str(specs))["variants"]
+    assert found[0]["compiled"] == [
+        {"target": "sm_90", "triton": "3.9.0", "figures": asdict(figures(0))}
+    ]
+    assert found[1] == {**second, "compiled": []}
+    lines = printed.lines("list", *COMBINE, "--specs", str(specs))
+    assert f" 72 registers, 1024 bytes shared; {first['requires'][0]}" in lines[0]
+    assert f" not compiled; {second['requires'][0]}" in lines[1]
+
+
+def test_a_variant_that_spills_on_record_is_built_no_more(printed: Printed, tmp_path: Path) -> None:
+    asked = ("--contract", "down_w8g128_a8_bf16_v1", "--target", "sm_90")
+    before = printed.data("list", *asked)["variants"]
+    symbols = ["_".join((each["name"], each["target"], each["design"])) for each in before]
+    specs = str(recorded(tmp_path, symbols, stack=8))
+    after = printed.data("list", *asked, "--specs", specs)["variants"]
+    assert after and not {each["design"] for each in after} & {each["design"] for each in before}
+    lines = printed.lines("explain", asked[1], *asked[2:], "--specs", specs)
+    [at] = (index for index, line in enumerate(lines) if " by spills: " in line)
+    assert lines[at].split()[:4] == ["rejected", str(len(before)), "by", "spills:"]
+    assert lines[at + 1].endswith(
+        "8 bytes of stack, compiled for sm_90 by Triton 3.9.0; use other warps or tiles"
+    )
+
+
+@pytest.mark.parametrize("verb", ["list", "build", "check"])
+def test_a_damaged_record_is_2_and_says_how_to_mend_it(
+    printed: Printed, tmp_path: Path, verb: str
+) -> None:
+    specs = recorded(tmp_path, (), stack=0)
+    [path] = (specs / "resources").glob("*.json")
+    path.write_text(path.read_text()[:-4])
+    code, out, err = printed(verb, "--specs", str(specs))
+    assert (code, out) == (2, "")
+    assert err.startswith(f"[spec] {path}: is damaged: ")
+    assert err.endswith("; remove it and run `python -m generator compile --record` again\n")
 
 
 def test_list_shows_one_kind(printed: Printed) -> None:

@@ -17,11 +17,12 @@ from tests.blocked import python, without
 
 ROOT = Path(__file__).parents[1]
 GENERATOR = ROOT / "generator"
-LEAVES = {"errors", "formats", "conditions", "packing"}
+BUNDLED = {"errors", "formats", "conditions", "packing"}  # leaves that a bundle holds
+LEAVES = BUNDLED | {"resources"}
 EVERYTHING = {path.stem for path in GENERATOR.iterdir()}
 
-# Parts of `generator` and third-party packages that a file may import, beside the standard library.
-# The row of a file goes before the row of its folder.
+# Parts of `generator`, or files of one (`runtime.entry`), and third-party packages that a file may
+# import, beside the standard library. The row of a file goes before the row of its folder.
 ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "__init__.py": (set(), set()),
     "__main__.py": ({"cli"}, set()),
@@ -31,15 +32,32 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "formats.py": (set(), set()),
     "conditions.py": (set(), set()),
     "packing.py": (set(), set()),
+    "resources.py": ({"errors"}, set()),
     "version.py": (set(), set()),
-    "aot/bundle.py": ({"aot", "emit", "errors"}, set()),
-    "aot": (LEAVES | {"aot"}, set()),
+    "aot/__init__.py": (set(), set()),
+    "aot/bundle.py": ({"aot.bundle_text", "emit.sync", "errors"}, set()),
+    "aot/bundle_text.py": (set(), set()),
+    # In the process of the command line, which asks workers for what torch and triton know.
+    "aot/check.py": (
+        {"aot.gates", "aot.pool", "errors", "resources", "runtime.entry", "runtime.manifest"},
+        set(),
+    ),
+    "aot/gates.py": ({"resources", "runtime.entry", "runtime.manifest"}, set()),
+    "aot/pool.py": ({"errors"}, set()),
+    "aot/prefill.py": ({"aot.check", "aot.pool", "errors", "runtime.manifest"}, set()),
+    "aot/record.py": ({"emit.sync", "errors", "resources", "runtime.manifest"}, set()),
+    # In workers, which have both.
+    "aot/binary.py": ({"resources"}, set()),
+    "aot/launches.py": ({"conditions", "errors", "packing", "runtime"}, {"torch"}),
+    "aot/looking.py": (set(), {"triton"}),
+    "aot/offline.py": (set(), {"torch", "triton"}),
+    "aot/worker.py": ({"aot", "errors", "runtime.manifest"}, {"torch", "triton"}),
     "spec": (LEAVES | {"spec"}, {"pydantic", "pydantic_core", "yaml"}),
     "lower": (LEAVES | {"spec", "lower"}, set()),
-    "emit/render.py": (LEAVES | {"spec", "lower", "emit"}, {"jinja2"}),
-    "emit": (LEAVES | {"spec", "lower", "emit"}, set()),
-    "runtime": (LEAVES | {"runtime"}, {"torch", "triton", "numpy", "safetensors"}),
-    "verify": (LEAVES | {"runtime", "verify"}, {"torch"}),
+    "emit/render.py": (BUNDLED | {"spec", "lower", "emit"}, {"jinja2"}),
+    "emit": (BUNDLED | {"spec", "lower", "emit"}, set()),
+    "runtime": (BUNDLED | {"runtime"}, {"torch", "triton", "numpy", "safetensors"}),
+    "verify": (BUNDLED | {"runtime", "verify"}, {"torch"}),
 }
 
 IMPORTS_OF_AN_EMITTED_MODULE = ["import triton", "import triton.language as tl"]
@@ -88,7 +106,8 @@ def test_files_import_only_what_their_row_allows() -> None:
         parts, libraries = row(path)
         for name, *rest in imported(path):
             own = name == "generator"
-            allowed = bool(rest) and rest[0] in parts if own else name in libraries
+            inside = {".".join(rest[:1]), ".".join(rest[:2])}
+            allowed = bool(inside & parts) if own else name in libraries
             if not allowed and name not in sys.stdlib_module_names:
                 wrong.append(f"{path.relative_to(ROOT)} imports {'.'.join([name, *rest])}")
     assert wrong == []
@@ -97,7 +116,7 @@ def test_files_import_only_what_their_row_allows() -> None:
 def test_what_is_copied_into_a_bundle_imports_its_own_package_relatively() -> None:
     """A bundle is a package of another name."""
     runtime = sorted((GENERATOR / "runtime").rglob("*.py"))
-    copied = [*runtime, *(GENERATOR / f"{name}.py" for name in sorted(LEAVES))]
+    copied = [*runtime, *(GENERATOR / f"{name}.py" for name in sorted(BUNDLED))]
     named = [
         f"{path.relative_to(ROOT)}:{node.lineno}"
         for path in copied
@@ -125,8 +144,21 @@ def test_no_import_hides_in_a_call() -> None:
 
 
 def test_only_the_command_line_prints_and_exits() -> None:
-    assert [path.name for path in files() if names(path) & PRINTS] == ["cli.py"]
+    """Beside the worker, which prints the answers that its own process is there for."""
+    printing = {path.relative_to(GENERATOR).as_posix(): names(path) & PRINTS for path in files()}
+    assert {name for name, used in printing.items() if used} == {"cli.py", "aot/worker.py"}
+    assert printing["aot/worker.py"] == {"print"}
     assert [path.name for path in files() if names(path) & EXITS] == ["__main__.py"]
+
+
+def test_nothing_but_the_pool_starts_the_worker() -> None:
+    """It activates a driver without device, which nobody else may have in its process."""
+    importing = [
+        path.name
+        for path in files()
+        if ["generator", "aot", "worker"] in [i[:3] for i in imported(path)]
+    ]
+    assert importing == []
 
 
 def test_emitted_modules_import_triton_alone() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from generator.lower.measured import UNMEASURED, Measured
 from generator.lower.variant import INT32, Design, Variant
@@ -150,7 +151,7 @@ def _stages_for(variant: Variant) -> str:
     return f"one stage takes {one}: use smaller tiles"
 
 
-def _redesigned(variant: Variant, **changes: int) -> Variant:
+def _redesigned(variant: Variant, **changes: Any) -> Variant:
     return replace(variant, design=replace(variant.design, **changes))
 
 

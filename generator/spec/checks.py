@@ -217,6 +217,36 @@ def _row_tiles(target: Target, _: Path, __: SpecSet) -> Iterator[Defect]:
             yield Defect(("row_tiles", index), f"`{tile}` stands twice", "keep it once")
 
 
+def _matrix(target: Target, _: Path, __: SpecSet) -> Iterator[Defect]:
+    units, least = target.matrix, min(target.row_tiles)
+    if units[0].block_m > least:
+        yield Defect(
+            ("matrix", 0, "block_m"),
+            f"{units[0].block_m} leaves row tiles of {least} without a matrix instruction",
+            f"use {least} or less",
+        )
+    for index, unit in enumerate(units):
+        if unit.name in (each.name for each in units[:index]):
+            yield Defect(("matrix", index, "name"), f"`{unit.name}` stands twice", "keep it once")
+        if index and unit.block_m < units[index - 1].block_m:
+            yield Defect(
+                ("matrix", index, "block_m"),
+                f"{unit.block_m} stands after {units[index - 1].block_m}",
+                "list them by ascending block_m",
+            )
+
+
+def _matrix_backend(target: Target, _: Path, __: SpecSet) -> Iterator[Defect]:
+    for index, unit in enumerate(target.matrix):
+        backend = "hip" if unit.name == "mfma" else "cuda"
+        if target.backend not in (backend, "any"):
+            yield Defect(
+                ("matrix", index, "name"),
+                f"`{unit.name}` on backend `{target.backend}`",
+                f"name one of `{target.backend}`, or write `backend: {backend}`",
+            )
+
+
 def _warp_size(target: Target, _: Path, __: SpecSet) -> Iterator[Defect]:
     size = target.warp_size
     if not _power_of_two(size):
@@ -323,6 +353,8 @@ TARGET_CHECKS: tuple[Check[Target], ...] = (
     Check("dot_rates", "the cost model orders designs by them", _dot_rates),
     Check("ptx", "inline PTX is NVIDIA's assembly", _ptx),
     Check("row_tiles", "each row tile is one band of rows per expert", _row_tiles),
+    Check("matrix", "a dot compiles to the last one that its rows are enough for", _matrix),
+    Check("matrix_backend", "mfma is AMD's, the others are NVIDIA's", _matrix_backend),
     Check("warp_size", "lanes of a warp are numbered in bits", _warp_size),
     Check("promise", "weights are padded to this unit at pack", _promise),
     Check("capability", "a device is recognised by its capability", _capability),

@@ -5,7 +5,7 @@ is wrong.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, Union, get_args, get_origin
@@ -13,7 +13,8 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 
 from generator.errors import BuildError, Finding, SpecError
-from generator.resources import Calibration, Record, read_calibrations, read_folder
+from generator.resources import Calibration, Record, read_calibration
+from generator.resources import read as read_record
 from generator.spec.checks import (
     MODEL_CHECKS,
     SPEC_CHECKS,
@@ -26,6 +27,7 @@ from generator.spec.model import SCHEMA, Frozen, Model, Spec, SpecSet, Target
 from generator.spec.yaml_source import Source, YamlPath, read
 
 Shaped = TypeVar("Shaped", bound=Frozen)
+Recorded = TypeVar("Recorded", Record, Calibration)
 
 
 def load(directory: Path) -> SpecSet:
@@ -43,19 +45,14 @@ def load(directory: Path) -> SpecSet:
         findings.append(
             Finding(str(directory), "holds no *.yaml spec", "add one, see CONTRIBUTING")
         )
-    resources: tuple[Record, ...] = ()
-    calibrations: tuple[Calibration, ...] = ()
-    try:
-        resources = read_folder(directory / "resources")
-        calibrations = read_calibrations(directory / "resources" / "calibration")
-    except BuildError as error:
-        findings += error.findings
+    resources = _load_json(directory / "resources", read_record, findings)
+    calibrations = _load_json(directory / "resources/calibration", read_calibration, findings)
     everything = SpecSet(
         specs=tuple(spec for _, spec in specs),
         targets=tuple(target for _, target in targets),
         models=tuple(model for _, model in models),
-        resources=resources,
-        calibrations=calibrations,
+        resources=tuple(resources),
+        calibrations=tuple(calibrations),
         broken=tuple(_broken(directory, (specs, targets, models))),
     )
     findings += _check(specs, SPEC_CHECKS, everything)
@@ -87,6 +84,18 @@ def _load_folder(
             findings += error.findings
     for path in sorted(directory.glob("*.yml")):
         findings.append(Finding(f"{path}:1", "is not read", f"rename it to {path.stem}.yaml"))
+    return loaded
+
+
+def _load_json(
+    directory: Path, read_one: Callable[[Path], Recorded], findings: list[Finding]
+) -> list[Recorded]:
+    loaded = []
+    for path in sorted(directory.glob("*.json")):
+        try:
+            loaded.append(read_one(path))
+        except BuildError as error:
+            findings += error.findings
     return loaded
 
 

@@ -12,6 +12,7 @@ from generator.spec.model import MatrixUnit
 from tests.lower.conftest import LIMITS, MFMA, TARGET, TARGETS, WGMMA, changed, contract, gemm
 
 MMA = TARGET.matrix
+TCGEN05 = (MatrixUnit(name="tcgen05", block_m=64),)
 RESULTS = 16 * 64 * 2  # bytes of bf16, of the smallest tile below
 TILE = {"block_m": 16, "block_n": 128, "block_k": 256}
 
@@ -205,20 +206,32 @@ def test_shared_memory_by_hand(variant: Variant, tiles: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("block_m", "matrix", "family"),
+    ("block_m", "matrix", "families"),
     [
-        (128, MMA, "mma"),
-        (32, WGMMA, "mma"),
-        (64, WGMMA, "wgmma"),
-        (128, WGMMA, "wgmma"),
-        (16, MFMA, "mfma"),
+        (128, MMA, ("mma",)),
+        (32, WGMMA, ("mma",)),
+        (64, WGMMA, ("wgmma",)),
+        (128, WGMMA, ("wgmma",)),
+        (16, MFMA, ("mfma",)),
+        (128, MMA + MFMA, ("mma", "mfma")),  # a target that stands for devices of both
+        (128, WGMMA + TCGEN05, ("wgmma", "tcgen05")),
+        (32, WGMMA + TCGEN05, ("mma",)),
     ],
 )
 def test_rows_decide_the_family_of_matrix_instructions(
-    block_m: int, matrix: tuple[MatrixUnit, ...], family: str
+    block_m: int, matrix: tuple[MatrixUnit, ...], families: tuple[str, ...]
 ) -> None:
     variant = gemm(m=block_m, matrix=matrix)
-    assert (variant.matrix, variant.reads_shared) == (family, family == "wgmma")
+    assert variant.matrix == families
+    assert variant.reads_shared == bool({"wgmma", "tcgen05"} & set(families))
+
+
+def test_the_most_demanding_of_several_families_is_foretold() -> None:
+    by_family = {
+        name: gemm(m=64, matrix=matrix).registers
+        for name, matrix in (("mma", MMA), ("mfma", MFMA), ("both", MMA + MFMA))
+    }
+    assert by_family["both"] == by_family["mfma"] != by_family["mma"]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from generator.errors import BuildError
-from generator.runtime.manifest import Manifest, default_directory, load
+from generator.runtime.manifest import SCHEMA, Compiler, Manifest, default_directory, load
 from generator.runtime.problem import LayerProblem
 from generator.runtime.select import select_layer
 from generator.runtime.workspace import Buffer, buffers
@@ -58,11 +58,27 @@ def unknown_plan(data: dict[str, Any]) -> None:
 
 
 def older(data: dict[str, Any]) -> None:
-    data["schema"] = 1
+    data["schema"] = SCHEMA - 1
 
 
 def targets_list(data: dict[str, Any]) -> None:
     data["targets"] = []
+
+
+def no_matrix(data: dict[str, Any]) -> None:
+    del data["targets"]["sm_90"]["matrix"]
+
+
+def no_warps(data: dict[str, Any]) -> None:
+    del data["targets"]["sm_90"]["compiler"]["warp_size"]
+
+
+def no_compiler(data: dict[str, Any]) -> None:
+    del data["targets"]["portable"]["compiler"]
+
+
+def no_spec(data: dict[str, Any]) -> None:
+    del data["layers"]["layer_w8gn_a8_swiglu_bf16_v1"]["axes"]["spec"]
 
 
 def no_entries(data: dict[str, Any]) -> None:
@@ -80,6 +96,10 @@ def no_entries(data: dict[str, Any]) -> None:
         (other_columns, "not in block_n"),
         (unknown_plan, "the selection of layer_w8gn_a8_swiglu_bf16_v1 names no plan of it"),
         (targets_list, "AttributeError"),
+        (no_matrix, "KeyError: 'matrix'"),
+        (no_warps, "TypeError: "),
+        (no_compiler, "KeyError: 'compiler'"),
+        (no_spec, "KeyError: 'spec'"),
         (no_entries, "KeyError: 'entries'"),
     ],
     ids=lambda each: getattr(each, "__name__", ""),
@@ -97,10 +117,29 @@ def test_another_schema_is_told_apart_from_damage(tmp_path: Path) -> None:
     (tmp_path / "new").mkdir()
     old = edited(tmp_path / "old", older)
     assert old.endswith(
-        "older than this runtime, which reads schema 2; run `python -m generator build` again"
+        f"schema {SCHEMA - 1} is older than this runtime, which reads schema {SCHEMA};"
+        " run `python -m generator build` again"
     )
-    new = edited(tmp_path / "new", lambda data: data.update(schema=3))
-    assert "newer than this runtime, which reads schema 2; upgrade groupwise" in new
+    new = edited(tmp_path / "new", lambda data: data.update(schema=SCHEMA + 1))
+    assert f"newer than this runtime, which reads schema {SCHEMA}; upgrade groupwise" in new
+
+
+def test_targets_say_what_compiles_and_what_it_must_keep_to(shipped: Manifest) -> None:
+    hopper, amd, ilu = (shipped.targets[name] for name in ("sm_90", "gfx942", "ilu"))
+    assert hopper.compiler == Compiler("cuda", 90, 32)
+    assert (hopper.registers, hopper.matrix) == (255, (("mma", 1), ("wgmma", 64)))
+    assert amd.compiler == Compiler("hip", "gfx942", 64)
+    assert (amd.registers, amd.matrix) == (512, (("mfma", 1),))
+    assert ilu.compiler == Compiler("cuda", 80, 32)  # a stand-in, whose warps are its own
+    assert shipped.targets["portable"].compiler is None
+
+
+def test_entries_are_found_by_symbol_and_layers_by_their_spec(shipped: Manifest) -> None:
+    assert len(shipped.by_symbol) == len(shipped.entries)
+    assert all(shipped.by_symbol[entry.symbol] is entry for entry in shipped.entries)
+    specs = {"w4": "w4a8", "w8": "w8a8"}
+    for name, layer in shipped.layers.items():
+        assert layer.spec == specs[name.removeprefix("layer_")[:2]], name
 
 
 @pytest.mark.parametrize("text", ["def broken(", "x = 1\n"])

@@ -66,12 +66,17 @@ def test_candidates_accept_the_problem(shipped: Manifest) -> None:
 
 
 def test_a_refusal_has_a_line_for_every_variant(shipped: Manifest) -> None:
+    asked = problem(50, n=100)
     with pytest.raises(NoVariantError) as caught:
-        select(problem(50, n=100), shipped)
+        select(asked, shipped)
     message = str(caught.value)
     for entry in shipped.by_contract[UP]:
         assert entry.name in message
-    assert "N = 100 is no multiple of 64 (nearest: 64 or 128)" in message
+        if entry.target in H200:
+            refused = [each for each in entry.requires if not each.holds(asked.sizes())]
+            assert refused
+            assert all(each.failure(asked.sizes()) in message for each in refused)
+    assert "N = 100 is no multiple of 128 (nearest: 128)" in message
     assert "is for sm_80; this device runs sm_90, portable" in message
 
 

@@ -76,8 +76,9 @@ def test_every_check_has_a_bad_fixture(kind: str, check: Check) -> None:
     [
         ("quoted_number", "negative", "word_for_mapping", "empty_file"),
         ("group_no_multiple", "capability_of_any", "row_tile_no_power", "model_over_limit"),
+        ("record_name", "calibration_word", "matrix_twice"),
     ],
-    ids=["shape", "meaning"],
+    ids=["shape", "meaning", "records"],
 )
 def test_all_defects_of_all_files_are_reported_at_once(names: tuple[str, ...], specs: Path) -> None:
     messages = [spoil(specs, name) for name in names]

@@ -65,6 +65,21 @@ def test_every_shipped_file_is_loaded() -> None:
     }
 
 
+def test_every_shipped_record_and_calibration_is_loaded() -> None:
+    folder = SPECS / "resources"
+    for loaded, where in (
+        (SHIPPED.resources, folder),
+        (SHIPPED.calibrations, folder / "calibration"),
+    ):
+        assert loaded
+        assert [each.name for each in loaded] == sorted(path.name for path in where.glob("*.json"))
+
+
+def test_a_folder_without_resources_has_none() -> None:
+    small = load_data(SMALL)
+    assert (small.resources, small.calibrations) == ((), ())
+
+
 @of_every_subject
 def test_canonical_text_loads_to_an_equal_model(subject: Frozen, tmp_path: Path) -> None:
     text = canonical_text(subject)
