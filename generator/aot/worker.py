@@ -106,7 +106,8 @@ def _message(error: Exception) -> str:
 def serve(requests: TextIO, answers: TextIO) -> None:
     worker = Worker()
     for line in requests:
-        print(json.dumps(worker.answer(json.loads(line))), file=answers, flush=True)
+        answers.write(json.dumps(worker.answer(json.loads(line))) + "\n")
+        answers.flush()
 
 
 def main() -> None:

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 
 from generator.aot import pool
+from generator.aot.check import Progress
 from generator.aot.pool import Answered, Pool, Started
-from generator.cli import main
+from generator.cli import _Bar, main
 from generator.errors import BuildError
 from generator.resources import read, read_calibration
 
@@ -57,11 +58,15 @@ def test_variants_are_compiled_gated_and_recorded(
         assert {name.split()[0] for name in figures.matrix} == {family}
         assert figures.stack == 0 and "1" not in figures.loads and figures.copies["16"] > 0
 
-    assert main([*ARGUMENTS, *where]) == 0  # the same figures again
     text = path.read_text(encoding="utf-8")
     path.write_text(text.replace('"stack": 0', '"stack": 8', 1), encoding="utf-8")
     assert main([*ARGUMENTS, *where]) == 1
-    assert "records are stale" in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert "records are stale" in said.err
+    assert said.out.count(" is recorded with ") == 1  # the others take the same again
+
+    assert main([*ARGUMENTS, *where, "--missing"]) == 0
+    assert "0 launches compiled" in capsys.readouterr().out
 
 
 def test_a_failure_names_variant_target_message_and_rule(
@@ -120,6 +125,20 @@ def test_bad_options_are_told(
 ) -> None:
     assert main(["compile", *arguments]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_bar_says_how_far_and_at_what(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bar = _Bar()
+    bar(Progress(1, 4, ("sm_90: down",)))
+    assert capsys.readouterr().err == ""  # no terminal, no bar
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    bar(Progress(1, 4, ("sm_90: up", "sm_90: down")))
+    bar(Progress(4, 4, ()))
+    first, last = capsys.readouterr().err.split("\033[K")[:2]
+    assert first == "\r[######------------------] 1/4 sm_90: down"
+    assert last == "\r[########################] 4/4 "
 
 
 def test_a_worker_that_dies_is_told_and_replaced(

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import re
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
 
+from generator.aot.check import compile_entries
 from generator.data import folder
 from generator.emit.outputs import outputs
+from generator.emit.sync import write
 from generator.lower.program import Selection, program
+from generator.runtime.manifest import load as load_manifest
 from generator.spec.load import load
 from generator.spec.model import Target
 from tests.emit.compiling import Request, compiled
@@ -17,6 +21,7 @@ from tests.emit.compiling import Request, compiled
 SHIPPED = load(folder("specs"))
 TARGETS = [each for each in SHIPPED.targets if each.compiler != "none"]
 CONTRACTS = ("up_w4g128_a8_swiglu_bf16_v1", "down_w8gn_a8_bf16_v1")
+LAYERS = ("layer_w4g128_a8_swiglu_bf16*_v1", "layer_w8gn_a8_swiglu_bf16*_v1")
 # Of a target that has a stand-in, whose GEMMs nobody else compiles: both plans and either format.
 STAND_IN_CONTRACTS = (
     "up_w4g128_a8_swiglu_bf16*_v1",
@@ -24,13 +29,6 @@ STAND_IN_CONTRACTS = (
     "up_w8gn_a8_swiglu_bf16*_v1",
     "down_w8gn_a8_bf16*_v1",
 )
-# What multiplies matrices of integers, or of fp16, in the assembly of a target.
-MATRIX = {
-    ("cuda", "int8"): r"wgmma\.\S*s32\.s8\.s8|mma\.sync\S*s32\.s8\.s8|tcgen05\.mma\S*kind::i8",
-    ("cuda", "fp16_exact"): r"mma\.sync\S*f32\.f16\.f16",
-    ("hip", "int8"): r"v_mfma_i32_\w*i8",
-}
-BYTE_LOADS = re.compile(r"ld\.global\.\w*[bsu]8\b")
 
 
 def stands_in(target: Target) -> bool:
@@ -44,28 +42,24 @@ def test_a_shipped_target_has_a_stand_in() -> None:
 
 
 @pytest.mark.parametrize("target", TARGETS, ids=lambda each: each.name)
-def test_modules_compile_to_matrix_instructions(tmp_path: Path, target: Target) -> None:
+def test_modules_compile_and_pass_the_gates(tmp_path: Path, target: Target) -> None:
     contracts = STAND_IN_CONTRACTS if stands_in(target) else CONTRACTS
-    lowered = program(SHIPPED, Selection(contracts=contracts, targets=(target.name,)))
-    files = outputs(lowered, folder("templates"))
-    requests = []
-    for variant in (
-        v for each in lowered.plans for v in each.kept[: None if stands_in(target) else 1]
-    ):
-        path = tmp_path / f"{variant.symbol}.py"
-        path.write_text(files[variant.path], encoding="utf-8")
-        compiler = target.compiler
-        lanes = 64 if compiler.backend == "hip" else 32
-        requests.append(Request(str(path), variant.symbol, compiler.backend, compiler.arch, lanes))
-    assert len(requests) >= len(contracts)
-    for made in compiled(requests):
-        text = made.get("ptx") or made["amdgcn"]
-        assert re.search(MATRIX[target.compiler.backend, target.fastest_dot], text)
-        if stands_in(target):
-            continue  # its registers and loads say nothing of the device itself
-        assert not BYTE_LOADS.search(text)
-        assert not re.search(r"\b(STL|LDL)\b", made.get("sass", ""))
-        assert re.findall(r"\.vgpr_spill_count:\s+(\d+)", text) in ([], ["0"])
+    selection = Selection(contracts=LAYERS, targets=("portable", target.name))
+    write(tmp_path, outputs(program(SHIPPED, selection), folder("templates")))
+    manifest = load_manifest(tmp_path)
+    own = [
+        entry
+        for entry in manifest.entries
+        if entry.target == target.name
+        and any(fnmatch(entry.contract, pattern) for pattern in contracts)
+    ]
+    assert {entry.contract for entry in own} >= set(CONTRACTS)
+    entries = own if stands_in(target) else list({each.contract: each for each in own}.values())
+    result = compile_entries(manifest, entries, [manifest.targets[target.name]], 1, lambda _: None)
+    assert result.compiled == len(entries)
+    # Of a stand-in, registers and loads say nothing of the device itself.
+    wrong = "does not compile" if stands_in(target) else ""
+    assert [each for each in result.failures if wrong in each.what] == []
 
 
 def test_inline_ptx_unpacks_four_bytes_in_three_instructions(tmp_path: Path) -> None:
