@@ -82,7 +82,7 @@ def amd(assembly: str, shared: int) -> Figures:
     copies: Counter[str] = Counter()
     for kind, rest in AMD_LOAD.findall(assembly):
         into_shared = kind.startswith("lds_") or re.search(r"\blds\b", rest) is not None
-        width = str(AMD_WIDTHS[kind.removeprefix("lds_").split("_")[0]])
+        width = str(_amd_width(kind.removeprefix("lds_").split("_")[0]))
         (copies if into_shared else loads)[width] += 1
     matrix = Counter(f"{family} {words}" for family, words in AMD_MATRIX.findall(assembly))
     return Figures(
@@ -96,6 +96,12 @@ def amd(assembly: str, shared: int) -> Figures:
         loads=_sorted(loads),
         copies=_sorted(copies),
     )
+
+
+def _amd_width(word: str) -> int:
+    """Bytes of a lane, by the word for it: `dwordx4`, or `b128` from gfx11 on."""
+    bits = re.fullmatch(r"[bui](\d+)", word)
+    return int(bits[1]) // 8 if bits else AMD_WIDTHS[word]
 
 
 def _sorted(counts: Mapping[str, int]) -> dict[str, int]:

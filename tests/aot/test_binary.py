@@ -65,6 +65,13 @@ def test_amd() -> None:
     assert figures.matrix == {"mfma i32_32x32x16_i8": 1}
 
 
+def test_newer_amd_names_of_loads() -> None:
+    text = GCN.replace("global_load_ubyte", "global_load_u8").replace(
+        "dwordx4 v[2:5]", "b128 v[2:5]"
+    )
+    assert amd(text, shared=0).loads == {"1": 1, "16": 1}
+
+
 def test_a_load_of_unknown_width_is_an_error_and_no_guess() -> None:
     with pytest.raises(KeyError):
         amd(GCN.replace("ubyte", "nibble"), shared=0)
