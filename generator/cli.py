@@ -314,8 +314,8 @@ def _bundle(options: argparse.Namespace) -> int:
     from generator.emit.outputs import outputs
     from generator.emit.sync import write
 
-    cache = compiled(options.cache) if options.cache else {}
     emitted = outputs(_program(options, portable=True), folder("templates"))
+    cache = compiled(options.cache, emitted) if options.cache else {}
     files = bundle(emitted, library(), name=options.name, version=VERSION, cache=cache)
     difference = write(options.out, files, BUNDLE)
     print(
