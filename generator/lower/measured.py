@@ -55,6 +55,10 @@ class Measured:
                 worst[symbol] = (stack, by)
         return worst
 
+    def any_spills(self, prefix: str) -> bool:
+        """Whether a variant whose symbol begins so is on record as spilling."""
+        return any(symbol.startswith(prefix) for symbol in self._stacks)
+
     def of(self, symbol: str) -> tuple[Compiled, ...]:
         """Every record of a variant, by target and version of Triton."""
         return self._by_symbol.get(symbol, ())

@@ -99,8 +99,10 @@ def lower(
     listed = space(spec, contract.operation)
     geometry = contract.geometry if isinstance(contract, GemmContract) else contract
     judged = _judge(geometry, listed, target, spec.limits)
-    own = (Variant(contract, each.design, target, spec.limits) for each in judged.legal)
-    recorded = tuple(filter(None, (reject_recorded(each, measured) for each in own)))
+    recorded: tuple[Rejection, ...] = ()
+    if measured.any_spills(f"{contract.name}_{target.name}_"):
+        own = (Variant(contract, each.design, target, spec.limits) for each in judged.legal)
+        recorded = tuple(filter(None, (reject_recorded(each, measured) for each in own)))
     rejections = judged.rejections + recorded
     legal = len(judged.legal) - len(recorded)
     if not legal:

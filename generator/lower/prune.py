@@ -7,7 +7,7 @@ legal value.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from generator.lower.measured import UNMEASURED, Measured
@@ -21,6 +21,11 @@ PROGRAM_THREADS = 1024  # of one program at most, on every target in sight
 LEAST_WARP_SUMS = 16 * 8  # outputs of the smallest matrix instruction of one warp
 
 
+# What a rule holds against a variant, said at once or when it is asked for: of some 100,000
+# rejections of a build a few are read, and the way out takes longer to find than the way in.
+Reason = str | Callable[[], str]
+
+
 @dataclass(frozen=True)
 class Rule:
     """A named reason to reject a variant; `of_design` where its contract does not matter,
@@ -29,7 +34,7 @@ class Rule:
 
     name: str
     why: str
-    of_variant: Callable[[Variant], str | None] | None = None
+    of_variant: Callable[[Variant], Reason | None] | None = None
     of_design: Callable[[Design, Target], str | None] | None = None
     of_record: Callable[[Variant, Measured], str | None] | None = None
 
@@ -40,7 +45,8 @@ class Rule:
         if self.of_record is not None:
             return self.of_record(variant, measured)
         assert self.of_variant is not None
-        return self.of_variant(variant)
+        reason = self.of_variant(variant)
+        return None if reason is None else _told(reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +55,16 @@ class Rejection:
 
     design: Design
     rule: Rule
-    what: str
+    reason: Reason = field(compare=False)  # follows from the others
+
+    @property
+    def what(self) -> str:
+        """The violated inequality and the way out."""
+        return _told(self.reason)
+
+
+def _told(reason: Reason) -> str:
+    return reason if isinstance(reason, str) else reason()
 
 
 def _strategy_on_target(design: Design, target: Target) -> str | None:
@@ -136,11 +151,13 @@ def _tail_cannot_occur(variant: Variant) -> str | None:
     return f"turns of {unit} K divide every K, a multiple of {K_UNIT}; use tail none"
 
 
-def _shared_memory(variant: Variant) -> str | None:
+def _shared_memory(variant: Variant) -> Reason | None:
     limit = variant.target.shared_memory
     if variant.shared_bytes <= limit:
         return None
-    return f"{variant.shared_bytes} bytes of shared memory > {limit}; {_stages_for(variant)}"
+    return lambda: (
+        f"{variant.shared_bytes} bytes of shared memory > {limit}; {_stages_for(variant)}"
+    )
 
 
 def _stages_for(variant: Variant) -> str:
@@ -155,11 +172,11 @@ def _redesigned(variant: Variant, **changes: Any) -> Variant:
     return replace(variant, design=replace(variant.design, **changes))
 
 
-def _accumulator_registers(variant: Variant) -> str | None:
+def _accumulator_registers(variant: Variant) -> Reason | None:
     need = variant.registers
     if need is None or need.needed <= need.limit:
         return None
-    return (
+    return lambda: (
         f"{need.held} registers of sums + {need.beside} > {need.limit} a thread;"
         f" {_room_for(variant)}"
     )

@@ -39,7 +39,7 @@ from .conftest import SHIPPED, SPECS, figures
 DOWN = "down_w8g128_a8_bf16_v1"
 UP = "up_w4g512_a8_swiglu_bf16_v1"
 FOLDED = "down_w8gn_a8_bf16_requantbf16_v1"
-NARROW = "up_w8g128_a8_swiglu_bf16_v1"  # by narrower designs in its lower bands
+NARROW = "down_w8g256_a8_bf16_v1"  # by narrower designs in its lower bands
 CHOSEN_FOR = ("portable", "sm_90", "ilu")
 PROBLEMS = [
     Problem(rows, n, k, experts)
@@ -252,7 +252,7 @@ def test_a_row_tile_that_no_layer_uses_is_told_as_such() -> None:
     down is not emitted with them, though they are legal and cheaper.
     """
     few = [
-        target.model_copy(update={"registers": 208}) if target.name == "ilu" else target
+        target.model_copy(update={"registers": 240}) if target.name == "ilu" else target
         for target in SHIPPED.targets
     ]
     asked = Problem(rows=9700, n=2048, k=768, experts=24)
