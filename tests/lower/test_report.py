@@ -127,7 +127,7 @@ def test_some_choice_is_not_the_first_of_its_band(emitted: Program) -> None:
     refusing = found.others[: found.rank - 1]
     assert [each.rank for each in refusing] == list(range(1, found.rank))
     assert all(
-        "refuses: N = 96 is no multiple of 64 (nearest: 64 or 128)" in each.why for each in refusing
+        "refuses: N = 96 is no multiple of " in each.why for each in refusing
     )
     assert all(each.cost is None for each in refusing)
 
