@@ -30,6 +30,7 @@ from generator.lower.variant import Variant
 from generator.packing import padded
 from generator.spec.model import Model, Target
 from tests.lower.conftest import (
+    MEASURED,
     SHIPPED,
     SPEC,
     SPECS,
@@ -95,7 +96,7 @@ def models_of(each: LayerContract) -> list[Model]:
 def lowered(contract: Contract, own: Target, spec: str) -> Plan:
     """On the target, or on the portable one, which has every operation."""
     target = own if contract.operation in own.operations else TARGETS["portable"]
-    return lower(SPECS[spec], contract, target, USERS.sources(contract))
+    return lower(SPECS[spec], contract, target, USERS.sources(contract), MEASURED)
 
 
 def designs_of(plan: Plan, band: Band) -> RankedBand | None:
@@ -298,7 +299,7 @@ def test_designs_are_kept_for_the_bands_alone_in_which_a_layer_takes_them(
         if plan.contract.operation not in ("up", "down"):
             continue
         spec = "w4a8" if "_w4" in plan.contract.name else "w8a8"
-        whole = lower(SPECS[spec], plan.contract, plan.target, USERS.sources(plan.contract))
+        whole = lowered(plan.contract, plan.target, spec)
         tiles = {band.block_m for band in taken(everywhere, plan.contract, plan.target.name)}
         expected = tuple(v for v in whole.kept if v.design.block_m in tiles)
         assert plan.kept == expected != (), (plan.contract.name, plan.target.name)
