@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\ninterrupted; nothing was written", file=sys.stderr)
+        print("\ninterrupted; what was finished before stays", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of a pipe left; what it wanted, it has
         sys.stderr.close()
@@ -194,12 +194,19 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _cores() -> int:
+    """Those that this process may run on, where the system tells."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def _worker_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--generated", type=Path, metavar="DIR", help="default: the shipped modules"
     )
     parser.add_argument(
-        "--jobs", type=int, default=os.cpu_count() or 1, metavar="N", help="default: one a core"
+        "--jobs", type=int, default=_cores(), metavar="N", help="default: one a core"
     )
 
 
@@ -307,8 +314,8 @@ def _bundle(options: argparse.Namespace) -> int:
     from generator.emit.outputs import outputs
     from generator.emit.sync import write
 
-    cache = compiled(options.cache) if options.cache else {}
     emitted = outputs(_program(options, portable=True), folder("templates"))
+    cache = compiled(options.cache, emitted) if options.cache else {}
     files = bundle(emitted, library(), name=options.name, version=VERSION, cache=cache)
     difference = write(options.out, files, BUNDLE)
     print(
@@ -328,7 +335,11 @@ def _compile(options: argparse.Namespace) -> int:
     targets = chosen_targets(manifest, options.target)
     entries = chosen_entries(manifest, options.spec, options.contract)
     resources = (options.specs or folder("specs")) / "resources"
-    known = {(each.target, each.triton): each.variants for each in read_folder(resources)}
+    if options.calibrate and (options.record or options.missing):
+        what = "measures designs that rules may have rejected"
+        fix = "leave out --record and --missing"
+        raise BuildError(Finding("--calibrate", what, fix))
+    known = read_folder(resources)
     start = time.monotonic()
     result = compile_entries(
         manifest,
@@ -336,7 +347,7 @@ def _compile(options: argparse.Namespace) -> int:
         targets,
         options.jobs,
         _Bar(),
-        known=known if options.missing else None,
+        known=known if options.missing else (),
     )
     seconds = time.monotonic() - start
     stale = 0
@@ -356,6 +367,13 @@ def _compile(options: argparse.Namespace) -> int:
         for symbol, recorded, found in differing(resources, record):
             print(f"{record.name}: {symbol} is recorded with {recorded}; it takes {found}")
             stale += 1
+    if options.generated is None and not options.record:
+        shipped = {(each.target, each.triton): each.variants for each in known}
+        for record in result.records:
+            lacking = record.variants.keys() - shipped.get((record.target, record.triton), {})
+            if lacking and (record.target, record.triton) in shipped:
+                print(f"{record.name} lacks {len(lacking)} variants, such as {min(lacking)}")
+                stale += len(lacking)
     counted = "outside the gates" if options.calibrate else "failures"
     print(
         f"{result.compiled} launches compiled in {seconds:.0f} s, {len(result.failures)} {counted}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import struct
 import subprocess
 from collections import Counter
 from collections.abc import Mapping
@@ -10,8 +11,7 @@ from pathlib import Path
 
 from generator.resources import Figures
 
-# Bytes that one lane moves, by the words of a load's name: NVIDIA SASS, then AMD.
-NVIDIA_WIDTHS = {"U8": 1, "S8": 1, "U16": 2, "S16": 2, "64": 8, "128": 16}
+# Bytes that one lane moves, by the word for it in the name of a load of AMD's.
 AMD_WIDTHS = {
     "ubyte": 1,
     "sbyte": 1,
@@ -27,8 +27,9 @@ AMD_WIDTHS = {
 PTX_MATRIX = re.compile(r"\b(wgmma|mma|tcgen05)\.(?:mma_async\.|mma\.|sync\.)([\w.:]+)")
 AMD_MATRIX = re.compile(r"\bv_(mfma|wmma)_(\w+)")
 PTX_WORD = re.compile(r"m\d+n\d+k\d+|[subf]\d+|bf16|kind::\w+")
-SASS = re.compile(r"^\s+/\*([0-9a-f]{4,})\*/\s+(?:@!?\w+ )?([A-Z][\w.]*)", re.MULTILINE)
-SASS_BYTES = 16  # of one instruction, from compute capability 7.0 on
+PTX_LOAD = re.compile(r"\bld\.global\.(?:[\w:]+\.)*?(?:v(\d)\.)?[busf](\d+)\s")
+PTX_COPY = re.compile(r"\bcp\.async\.c[ag]\.shared\.global\b[^;]*?\],\s*(0x[0-9a-f]+|\d+)")
+EXECUTABLE = 4  # SHF_EXECINSTR, a flag of a section
 AMD_LOAD = re.compile(r"^\s+(?:global|buffer|flat)_load_(\w+)(.*)$", re.MULTILINE)
 
 
@@ -38,36 +39,51 @@ def figures(files: Mapping[str, Path], shared: int, tools: Path) -> Figures:
     """
     if "cubin" not in files:
         return amd(files["amdgcn"].read_text(encoding="utf-8"), shared)
-    command = [str(tools / "cuobjdump"), "-res-usage", "-sass", str(files["cubin"])]
-    dump = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return nvidia(dump, files["ptx"].read_text(encoding="utf-8"), shared)
+    cubin = files["cubin"]
+    command = [str(tools / "cuobjdump"), "-res-usage", str(cubin)]
+    usage = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    code = code_bytes(cubin.read_bytes())
+    return nvidia(usage, code, files["ptx"].read_text(encoding="utf-8"), shared)
 
 
-def nvidia(dump: str, ptx: str, shared: int) -> Figures:
-    """From what cuobjdump says of a cubin, and the PTX that it was assembled from."""
-    usage = {name: int(value) for name, value in re.findall(r"\b(REG|STACK|LOCAL):(\d+)", dump)}
-    code = SASS.findall(dump)
-    loads: Counter[str] = Counter()
-    copies: Counter[str] = Counter()
-    for _, name in code:
-        operation, *words = name.split(".")
-        if operation in ("LDG", "LDGSTS"):
-            width = next((NVIDIA_WIDTHS[word] for word in words if word in NVIDIA_WIDTHS), 4)
-            (loads if operation == "LDG" else copies)[str(width)] += 1
+def nvidia(usage: str, code: int, ptx: str, shared: int) -> Figures:
+    """From what cuobjdump says of a cubin's resources, its bytes of instructions, and the PTX that
+    it was assembled from, whose accesses of memory are those of the machine code; disassembling it
+    would take half as long again as compiling.
+    """
+    taken = {name: int(value) for name, value in re.findall(r"\b(REG|STACK|LOCAL):(\d+)", usage)}
+    loads = Counter(str(int(lanes or 1) * int(bits) // 8) for lanes, bits in PTX_LOAD.findall(ptx))
+    copies = Counter(str(int(size, 0)) for size in PTX_COPY.findall(ptx))
     matrix = Counter(
         " ".join([family, *PTX_WORD.findall(words)]) for family, words in PTX_MATRIX.findall(ptx)
     )
     return Figures(
-        registers=usage["REG"],
+        registers=taken["REG"],
         accumulators=0,
         scalars=0,
-        stack=usage["STACK"] + usage["LOCAL"],
+        stack=taken["STACK"] + taken["LOCAL"],
         shared=shared,
-        code=SASS_BYTES + max(int(address, 16) for address, _ in code),
+        code=code,
         matrix=_sorted(matrix),
         loads=_sorted(loads),
         copies=_sorted(copies),
     )
+
+
+def code_bytes(cubin: bytes) -> int:
+    """Bytes of the executable sections of a 64-bit ELF file (System V ABI, chapter 4). Raises
+    ValueError for another file.
+    """
+    if cubin[:5] != b"\x7fELF\x02":
+        raise ValueError("no 64-bit ELF file")
+    [start] = struct.unpack_from("<Q", cubin, 40)  # e_shoff
+    size, count = struct.unpack_from("<HH", cubin, 58)  # e_shentsize, e_shnum
+    total = 0
+    for header in range(start, start + size * count, size):
+        [flags] = struct.unpack_from("<Q", cubin, header + 8)  # sh_flags
+        [length] = struct.unpack_from("<Q", cubin, header + 32)  # sh_size
+        total += length if flags & EXECUTABLE else 0
+    return total
 
 
 def amd(assembly: str, shared: int) -> Figures:
@@ -82,7 +98,7 @@ def amd(assembly: str, shared: int) -> Figures:
     copies: Counter[str] = Counter()
     for kind, rest in AMD_LOAD.findall(assembly):
         into_shared = kind.startswith("lds_") or re.search(r"\blds\b", rest) is not None
-        width = str(AMD_WIDTHS[kind.removeprefix("lds_").split("_")[0]])
+        width = str(_amd_width(kind.removeprefix("lds_").split("_")[0]))
         (copies if into_shared else loads)[width] += 1
     matrix = Counter(f"{family} {words}" for family, words in AMD_MATRIX.findall(assembly))
     return Figures(
@@ -96,6 +112,12 @@ def amd(assembly: str, shared: int) -> Figures:
         loads=_sorted(loads),
         copies=_sorted(copies),
     )
+
+
+def _amd_width(word: str) -> int:
+    """Bytes of a lane, by the word for it: `dwordx4`, or `b128` from gfx11 on."""
+    bits = re.fullmatch(r"[bui](\d+)", word)
+    return int(bits[1]) // 8 if bits else AMD_WIDTHS[word]
 
 
 def _sorted(counts: Mapping[str, int]) -> dict[str, int]:

@@ -24,6 +24,8 @@ TAKEN |= {"numpy", "safetensors", "torch", "triton"}
 
 INVENTORY = "bundle.json"  # what a bundle wrote, hence what the next one may remove
 KEY = re.compile(r"[A-Z2-7]{52}")  # a folder of Triton's cache: a sha256 in base32
+GROUP = "__grp__"  # how Triton begins the name of a file that lists a kernel's files
+NAME_LENGTH = 150  # to which Triton shortens the names of kernels
 
 
 def bundle(
@@ -66,21 +68,26 @@ def library() -> dict[str, str]:
     return {p.relative_to(package).as_posix(): p.read_text(encoding="utf-8") for p in paths}
 
 
-def compiled(directory: Path) -> dict[str, bytes]:
-    """The files of a Triton cache. Raises BuildError where it holds no kernel."""
+def compiled(directory: Path, modules: Mapping[str, str]) -> dict[str, bytes]:
+    """The kernels of emitted modules in a Triton cache. Raises BuildError where it holds none of
+    them. What else lies there stays: others' kernels, and what was built for one host alone.
+    """
+    entries = json.loads(modules["manifest.json"])["entries"]
+    groups = {f"{GROUP}{each['symbol'][:NAME_LENGTH]}.json" for each in entries}
     try:
-        paths = [
-            path
-            for path in sorted(directory.glob("*/*"))
-            if KEY.fullmatch(path.parent.name) and path.is_file()
-        ]
+        keys = {
+            path.parent
+            for path in directory.glob(f"*/{GROUP}*.json")
+            if KEY.fullmatch(path.parent.name) and path.name in groups
+        }
+        paths = [path for key in sorted(keys) for path in sorted(key.iterdir()) if path.is_file()]
         files = {path.relative_to(directory).as_posix(): path.read_bytes() for path in paths}
     except OSError as error:
         what = f"cannot be read: {error.strerror}"
         raise BuildError(Finding(str(error.filename), what, "pass another --cache DIR")) from error
-    if not any(path.name.startswith("__grp__") for path in paths):
-        what = "holds no kernel that Triton compiled"
-        fix = "pass what TRITON_CACHE_DIR named in a process that ran the layers"
+    if not files:
+        what = "holds no kernel that Triton compiled of these modules"
+        fix = "fill it by `python -m generator prefill --cache DIR`"
         raise BuildError(Finding(str(directory), what, fix))
     return files
 

@@ -5,7 +5,7 @@ what it takes. Behind `python -m generator compile`.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -119,32 +119,37 @@ def compile_entries(
     jobs: int,
     tell: Callable[[Progress], None],
     *,
-    known: Mapping[tuple[str, str], Collection[str]] | None = None,
+    known: Sequence[Record] = (),
 ) -> Result:
     """Compile each entry for its own target, or for all of them where it runs anywhere, in a Triton
-    cache of its own. `known` are symbols that are left out, by target and version of Triton.
+    cache of its own. What is `known` of the same Triton is not compiled again, only judged.
     """
-    with tempfile.TemporaryDirectory(prefix="groupwise-") as cache, Pool(jobs, Path(cache)) as pool:
+    failures: list[Failure] = []
+    with (
+        tempfile.TemporaryDirectory(prefix="groupwise-") as cache,
+        Pool(jobs, Path(cache), plain=True) as pool,
+    ):
         triton = pool.ask({"verb": "version"})["triton"]
-        work = [
-            job
-            for job in _jobs(manifest, entries, targets, pool)
-            if job.entry.symbol not in (known or {}).get((job.target.name, triton), ())
-        ]
+        recorded = {each.target: each.variants for each in known if each.triton == triton}
+        work = []
+        for job in _jobs(manifest, entries, targets, pool):
+            figure = recorded.get(job.target.name, {}).get(job.entry.symbol)
+            if figure is None:
+                work.append(job)
+            else:
+                failures += _failures(job, broken(job.entry, job.target, figure, triton))
         requests = [{**compile_request(manifest, each), "figures": True} for each in work]
         answers = answered(pool, work, requests, tell)
     taken: dict[str, dict[str, Figures]] = {each.name: {} for each in targets}
-    failures: list[Failure] = []
     for job, answer in zip(work, answers, strict=True):
         if "figures" not in answer:
-            failures.append(_refused(job, answer))
+            failures.append(refused(job, answer))
             continue
-        read = figures(answer["figures"])
+        found = figures(answer["figures"])
         own = taken[job.target.name]
-        most = own.setdefault(job.entry.symbol, read)
-        if read.registers > most.registers:  # of its launches, the one that takes the most
-            own[job.entry.symbol] = read
-        failures += _failures(job, broken(job.entry, job.target, read))
+        most = own.setdefault(job.entry.symbol, found)
+        own[job.entry.symbol] = max(most, found, key=_burden)  # of its launches
+        failures += _failures(job, broken(job.entry, job.target, found, triton))
     records = tuple(Record(name, triton, own) for name, own in taken.items() if own)
     return Result(records, tuple(dict.fromkeys(failures)), len(work))
 
@@ -168,15 +173,24 @@ def answered(
     return [answers[index] for index in range(len(work))]
 
 
-def _refused(job: Job, answer: Mapping[str, Any]) -> Failure:
+def _burden(each: Figures) -> tuple[int, int, int]:
+    return (each.stack, each.registers + each.accumulators, each.shared)
+
+
+def refused(job: Job, answer: Mapping[str, Any]) -> Failure:
     """A variant of which the compiler, or the runtime, made nothing."""
     if "findings" in answer:
         said = [Finding(**each) for each in answer["findings"]]
         return Failure(job.name, "\n".join(str(each) for each in said), "the modules on disk")
     trace = "\n".join(str(answer["trace"]).splitlines()[-TRACE:])
+    if "died" in answer:
+        return Failure(job.name, f"{answer['died']}\n{trace}", "memory: fewer --jobs, or dmesg")
+    if "unread" in answer:
+        what = f"compiles to what cannot be read: {answer['unread']}\n{trace}"
+        return Failure(job.name, what, "generator/aot/binary.py")
     return Failure(
         job.name,
-        f"does not compile: {answer.get('error') or answer['died']}\n{trace}",
+        f"does not compile: {answer['error']}\n{trace}",
         "rule strategy_on_target, unpack_on_target or dot_minimum",
     )
 
@@ -189,17 +203,24 @@ def _jobs(
     manifest: Manifest, entries: Sequence[Entry], targets: Sequence[Target], pool: Pool
 ) -> list[Job]:
     """What the runtime launches of the entries, on each target that runs them."""
-    names = {each.name for each in targets}
     anywhere = {name for name, each in manifest.targets.items() if each.backend == "any"}
-    symbols = [each.symbol for each in entries if each.target in names | anywhere]
-    asked = {"verb": "launches", "directory": str(manifest.directory), "symbols": symbols}
-    launches = pool.ask(asked)["launches"]
-    return [
-        Job(manifest.by_symbol[symbol], target, arguments)
-        for target in targets
-        for symbol, arguments in launches
-        if manifest.by_symbol[symbol].target in anywhere | {target.name}
-    ]
+    jobs = []
+    for target in targets:
+        own = anywhere | {target.name}
+        asked = {
+            "verb": "launches",
+            "directory": str(manifest.directory),
+            "symbols": [each.symbol for each in entries if each.target in own],
+            "long": specializes_length(target),
+        }
+        for symbol, arguments in pool.ask(asked)["launches"]:
+            jobs.append(Job(manifest.by_symbol[symbol], target, arguments))
+    return jobs
+
+
+def specializes_length(target: Target) -> bool:
+    """Whether kernels are compiled anew for storages of 2 GiB and more."""
+    return target.compiler is not None and target.compiler.backend == "hip"
 
 
 def compile_request(manifest: Manifest, job: Job) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -18,8 +19,18 @@ class Broken:
     rule: str  # of `python -m generator explain`, or what to look at
 
 
-def broken(entry: Entry, target: Target, figures: Figures) -> Iterator[Broken]:
-    """The gates that one entry does not pass, as compiled for a target that has a compiler."""
+# What an older Triton makes of the dots that a newer one turns into the key: the first version
+# that was seen to, and what came before. sm_100 has mma with 3.6 and tcgen05 with 3.9; between them
+# either will do.
+OLDER = {"tcgen05": ((3, 9), {"mma"})}
+# How the operands of each dot are called in the names of matrix instructions.
+OPERANDS = {"int8": re.compile(r"\bs8\b|i8"), "fp16_exact": re.compile(r"f16")}
+
+
+def broken(entry: Entry, target: Target, figures: Figures, triton: str) -> Iterator[Broken]:
+    """The gates that one entry does not pass, as a Triton compiled it for a target that has a
+    compiler.
+    """
     if figures.stack:
         what = f"{figures.stack} bytes of registers spill"
         yield Broken(what, "accumulator_registers foretells, spills knows of records")
@@ -35,25 +46,26 @@ def broken(entry: Entry, target: Target, figures: Figures) -> Iterator[Broken]:
     if bytewise:
         what = f"{bytewise} loads of a single byte"
         yield Broken(what, "none: the text hides a divisibility; pass counts and multiply")
-    promised = promise(entry, target)
-    families = {name.split()[0] for name in figures.matrix}
-    if promised is not None and not families & promised:
-        found = ", ".join(sorted(families)) or "none at all"
-        what = f"no {' or '.join(sorted(promised))} instruction; there is {found}"
+    if entry.dot == "rank1":
+        return
+    promised, found = promise(entry, target, triton), sorted(figures.matrix)
+    operands = OPERANDS[entry.dot]
+    if not found or not all(
+        name.split()[0] in promised and operands.search(name) for name in found
+    ):
+        there = ", ".join(found) or "none at all"
+        what = f"{entry.dot} dots are to be {' or '.join(sorted(promised))}; there is {there}"
         yield Broken(what, "dot_minimum, or `matrix` of the target")
 
 
-def promise(entry: Entry, target: Target) -> set[str] | None:
-    """The matrix instructions, one of which an entry's dots must become; None where they multiply
-    without any.
-    """
-    if entry.dot == "rank1":
-        return None
+def promise(entry: Entry, target: Target, triton: str) -> set[str]:
+    """The families of matrix instructions, of which an entry's dots must be."""
     rows = entry.rows_per_program
     fitting = [(least, name) for name, least in target.matrix if least <= rows]
     best = {name for least, name in fitting if least == fitting[-1][0]}
-    return best.union(*(OLDER.get(name, set()) for name in best))
-
-
-# What an older Triton makes of the dots that a newer one turns into the key (3.6: sm_100).
-OLDER = {"tcgen05": {"mma"}}
+    version = tuple(int(each) for each in triton.split(".")[:2])
+    for family in tuple(best):
+        since, older = OLDER.get(family, ((0, 0), set()))
+        if version < since:
+            best |= older
+    return best

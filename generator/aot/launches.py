@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import product
 from math import lcm
 from typing import Any
 
@@ -28,7 +29,9 @@ NOWHERE = torch.device("meta")
 IDS = (torch.int32, torch.int64)  # dtypes in which expert ids may come
 INT32_MAX = 2**31 - 1
 
-Argument = int | tuple[str, int]  # a number, or a tensor's dtype and bytes
+LONG = 1 << 31  # bytes of a storage for which AMD kernels are compiled anew
+PACKED = -1  # the storage of weights, which has the length of a model's
+Argument = int | tuple[str, int, int]  # a number, or a tensor's dtype, bytes and storage
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +44,39 @@ class Launch:
 
 def specialized(kernel: Any, arguments: tuple[Argument, ...]) -> tuple[object, ...]:
     """All of the arguments that Triton may compile a kernel anew for: dtypes, integers longer than
-    32 bits, tensors longer than 2 GiB (on AMD), and of integers that the kernel lets it specialize
-    which are 1 or a multiple of 16. Every tensor starts at a multiple of 16 bytes, or its kernel
-    does not let its start count.
+    32 bits, and of integers that the kernel lets it specialize which are 1 or a multiple of 16. So
+    are, on AMD, storages from 2 GiB on; `lengths` adds those. Every tensor starts at a multiple of
+    16 bytes, or its kernel does not let its start count.
     """
     return tuple(
-        (each[0], each[1] > INT32_MAX)
+        each[0]
         if isinstance(each, tuple)
         else (each > INT32_MAX, not parameter.do_not_specialize and (each == 1, each % 16 == 0))
         for parameter, each in zip(kernel.params, arguments, strict=True)
+    )
+
+
+def lengths(launch: Launch) -> Iterator[Launch]:
+    """The launch with every combination of its callers' storages below and from 2 GiB on."""
+    storages = sorted({each[2] for each in launch.arguments if isinstance(each, tuple)} - {PACKED})
+    for sizes in product((0, LONG), repeat=len(storages)):
+        yield _resized(launch, dict(zip(storages, sizes, strict=True)))
+
+
+def extremes(launch: Launch) -> Iterator[Launch]:
+    """The launch with all of its storages below 2 GiB, and with all from there on."""
+    storages = {each[2] for each in launch.arguments if isinstance(each, tuple)}
+    for size in (0, LONG):
+        yield _resized(launch, dict.fromkeys(storages, size))
+
+
+def _resized(launch: Launch, sizes: Mapping[int, int]) -> Launch:
+    return Launch(
+        launch.symbol,
+        tuple(
+            each if isinstance(each, int) else (each[0], sizes.get(each[2], each[1]), each[2])
+            for each in launch.arguments
+        ),
     )
 
 
@@ -60,19 +87,24 @@ class _Recorder:
     symbol: str
     kernel: Any
     launches: dict[tuple[object, ...], Launch]
+    packed: set[int]  # storages of weights
 
     def __getitem__(self, grid: tuple[int, ...]) -> Any:
         return self._record
 
     def _record(self, *arguments: int | torch.Tensor, **_: object) -> None:
+        storages = dict.fromkeys(self.packed, PACKED)  # others are numbered in order of use
         plain = tuple(
-            each
-            if isinstance(each, int)
-            else (str(each.dtype).removeprefix("torch."), each.untyped_storage().nbytes())
-            for each in arguments
+            each if isinstance(each, int) else _plain(each, storages) for each in arguments
         )
         key = (self.symbol, *specialized(self.kernel, plain))
         self.launches.setdefault(key, Launch(self.symbol, plain))
+
+
+def _plain(tensor: torch.Tensor, storages: dict[int, int]) -> tuple[str, int, int]:
+    storage = tensor.untyped_storage()
+    index = storages.setdefault(storage._cdata, len(storages))
+    return str(tensor.dtype).removeprefix("torch."), storage.nbytes(), index
 
 
 class Launches:
@@ -83,10 +115,11 @@ class Launches:
     def __init__(self, manifest: Manifest) -> None:
         self.manifest = manifest
         self.found: dict[tuple[object, ...], Launch] = {}
+        self.packed: set[int] = set()
 
     def __enter__(self) -> Launches:
         for entry in self.manifest.entries:
-            vars(entry)["kernel"] = _Recorder(entry.symbol, entry.kernel, self.found)
+            vars(entry)["kernel"] = _Recorder(entry.symbol, entry.kernel, self.found, self.packed)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -149,6 +182,8 @@ class Launches:
     ) -> None:
         """One layer call; `choice` goes where selection remembers its own."""
         manifest = self.manifest
+        self.packed.clear()
+        self.packed |= {each.untyped_storage()._cdata for each in packed.tensors().values()}
         dtype = torch_dtype(manifest.layers[packed.layer].dtype)
         if start == "rows":
             if choice is not None:

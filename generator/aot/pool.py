@@ -20,16 +20,19 @@ from generator.errors import BuildError, Finding
 Request = Mapping[str, Any]
 Answer = Mapping[str, Any]
 COMMAND = (sys.executable, "-m", "generator.aot.worker")
+# Environment variables that change what Triton's compilers make of a kernel.
+SWITCHES = ("TRITON_", "AMDGCN_", "DISABLE_LLVM_OPT", "USE_IR_LOC", "LLVM_", "MLIR_", "PTXAS")
 TAIL = 12  # lines of a dead worker's standard error that are shown
 
 
 class _Worker:
     """One process. Its standard error goes to a file, so that a crash can be told."""
 
-    def __init__(self, cache: Path, errors: IO[str]) -> None:
+    def __init__(self, cache: Path, errors: IO[str], plain: bool) -> None:
         self.errors = errors
+        kept = {k: v for k, v in os.environ.items() if not (plain and k.startswith(SWITCHES))}
         # 0, for without the flag a machine without GPU would choose the interpreter.
-        environment = os.environ | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(cache)}
+        environment = kept | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(cache)}
         self.process = subprocess.Popen(
             COMMAND,
             stdin=subprocess.PIPE,
@@ -37,6 +40,7 @@ class _Worker:
             stderr=errors,
             env=environment,
             text=True,
+            start_new_session=True,  # an interrupt is the command line's, which ends them
         )
 
     def ask(self, request: Request) -> Answer:
@@ -73,13 +77,14 @@ class Answered:
 
 class Pool:
     """Up to `jobs` workers that share one Triton cache. A context: leaving it, also by an
-    interrupt, ends them at once.
+    interrupt, ends them at once. With `plain`, switches of the environment do not reach them.
     """
 
-    def __init__(self, jobs: int, cache: Path) -> None:
+    def __init__(self, jobs: int, cache: Path, *, plain: bool = False) -> None:
         if jobs < 1:
             raise BuildError(Finding("--jobs", f"is {jobs}", "use 1 or more"))
-        self.jobs, self.cache = jobs, cache
+        self.jobs, self.cache, self.plain = jobs, cache, plain
+        self._lock = threading.Lock()
         self._workers: list[_Worker] = []
         self._closed = threading.Event()
         self._logs = tempfile.TemporaryDirectory(prefix="groupwise-")
@@ -88,7 +93,8 @@ class Pool:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._closed.set()
+        with self._lock:  # nobody starts another one from here on
+            self._closed.set()
         for worker in self._workers:
             worker.process.kill()
         for worker in self._workers:
@@ -127,7 +133,8 @@ class Pool:
 
     def _new(self) -> _Worker:
         handle, _ = tempfile.mkstemp(dir=self._logs.name)
-        return _Worker(self.cache, os.fdopen(handle, "w+", encoding="utf-8", errors="replace"))
+        errors = os.fdopen(handle, "w+", encoding="utf-8", errors="replace")
+        return _Worker(self.cache, errors, self.plain)
 
     def _work(
         self,
@@ -147,9 +154,10 @@ class Pool:
                 answer = self._workers[slot].ask(requests[index])
             except (OSError, ValueError) as error:  # the pool was closed meanwhile
                 answer = {"died": str(error), "trace": ""}
-            if self._closed.is_set():
-                return
-            if "died" in answer:
-                self._workers[slot].errors.close()
-                self._workers[slot] = self._new()
+            with self._lock:
+                if self._closed.is_set():
+                    return
+                if "died" in answer:
+                    self._workers[slot].errors.close()
+                    self._workers[slot] = self._new()
             events.put(Answered(index, answer))

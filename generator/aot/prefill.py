@@ -7,11 +7,19 @@ every number of tokens at which its choice may change.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from generator.aot.check import Job, Progress, answered, compile_request
+from generator.aot.check import (
+    Job,
+    Progress,
+    answered,
+    compile_request,
+    refused,
+    specializes_length,
+)
 from generator.aot.pool import Pool
 from generator.errors import BuildError, Finding
 from generator.runtime.manifest import Manifest, Target
@@ -33,6 +41,22 @@ class Prefilled:
     compiled: tuple[Key, ...]  # those that were compiled now
     missing: tuple[Key, ...]  # those that are not there
     triton: str
+
+
+def _refuse_folder(cache: Path, look: bool) -> None:
+    """A cache that is not there holds nothing, and one that cannot be written takes nothing."""
+    if look and not cache.is_dir():
+        what = "is no folder, so no kernel is cached there"
+        raise BuildError(Finding(f"--cache {cache}", what, "leave out --verify to fill it"))
+    if look:
+        return
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=cache):
+            pass
+    except OSError as error:
+        what = f"cannot be written: {error.strerror}"
+        raise BuildError(Finding(f"--cache {cache}", what, "pass another folder")) from error
 
 
 def chosen_models(manifest: Manifest, names: Sequence[str]) -> list[str]:
@@ -65,14 +89,19 @@ def prefill(
 ) -> Prefilled:
     """Compile what is missing in `cache`; with `look` say what is, and compile nothing.
 
-    Raises BuildError where a kernel does not compile, and NoVariantError where a model has none.
+    The calls are those of the runtime's own choice of targets. On AMD, weights that are parts of a
+    storage of 2 GiB and more are other keys, unless a model's are that long themselves. Raises
+    BuildError where a kernel does not compile, and where a model has none.
     """
+    _refuse_folder(cache, look)
+    cache = cache.resolve()  # Triton writes it into the cache, and a server may start elsewhere
     anywhere = [name for name, each in manifest.targets.items() if each.backend == "any"]
     asked = {
         "verb": "launches",
         "directory": str(manifest.directory),
         "models": models,
         "targets": list(dict.fromkeys((target.name, *anywhere))),
+        "long": specializes_length(target),
     }
     with Pool(jobs, cache) as pool:
         triton = pool.ask({"verb": "version"})["triton"]
@@ -80,14 +109,13 @@ def prefill(
         work = [Job(manifest.by_symbol[symbol], target, each) for symbol, each in launches]
         requests = [{**compile_request(manifest, each), "look": look} for each in work]
         answers = answered(pool, work, requests, tell)
-    fix = "see `python -m generator compile`"
     failed = [
-        Finding(job.name, f"does not compile: {answer.get('error') or answer['died']}", fix)
+        refused(job, answer)
         for job, answer in zip(work, answers, strict=True)
-        if "error" in answer or "died" in answer
+        if not answer.keys() & {"key", "missing"}
     ]
     if failed:
-        raise BuildError(failed)
+        raise BuildError([Finding(each.name, each.what, each.look_at) for each in failed])
     keys: dict[str, Key] = {}
     compiled: dict[str, Key] = {}
     missing: dict[str, Key] = {}

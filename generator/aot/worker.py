@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 import traceback
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ from triton.backends.compiler import GPUTarget
 
 from generator.aot import offline
 from generator.aot.binary import figures
-from generator.aot.launches import Launches
+from generator.aot.launches import Launches, extremes, lengths
 from generator.aot.looking import NotCached, look_only
 from generator.errors import GroupwiseError
 from generator.runtime.manifest import load
@@ -66,6 +67,9 @@ class Worker:
             else:
                 models = [found.manifest.models[name] for name in request["models"]]
                 launches = found.of_models(models, tuple(request["targets"]))
+        if request["long"]:
+            vary = extremes if "symbols" in request else lengths
+            launches = [each for launch in launches for each in vary(launch)]
         return {"launches": [[each.symbol, each.arguments] for each in launches]}
 
     def compile(self, request: Mapping[str, Any]) -> dict[str, object]:
@@ -88,12 +92,14 @@ class Worker:
         facts: dict[str, object] = {"key": folder, "cached": self.last["cache_hit"]}
         if request.get("figures", False):
             files = {Path(path).suffix[1:]: Path(path) for path in group.values()}
-            read = figures(files, metadata["shared"], TOOLS)
-            facts["figures"] = asdict(read)
+            try:
+                facts["figures"] = asdict(figures(files, metadata["shared"], TOOLS))
+            except (KeyError, OSError, ValueError, subprocess.SubprocessError) as error:
+                return {"unread": _message(error), "trace": traceback.format_exc()}
         return facts
 
 
-def _tensor(dtype: str, size: int) -> torch.Tensor:
+def _tensor(dtype: str, size: int, _: int) -> torch.Tensor:
     element: torch.dtype = getattr(torch, dtype)
     return torch.empty(size // element.itemsize, dtype=element, device="meta")
 

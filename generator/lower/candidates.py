@@ -1,7 +1,7 @@
 """The designs by which the rules of resources are calibrated: what every other rule accepts.
 
 A compiled design says how many registers and how much shared memory it takes; the rules foretell
-it. Behind `build --candidates`, whose modules `compile --record` measures.
+it. Behind `build --candidates`, whose modules `compile --calibrate` measures.
 """
 
 from __future__ import annotations

@@ -200,19 +200,30 @@ def test_portable_stands_beside_a_named_target(
     assert f"| `{LAYER}` | portable, sm_90 |" in (out / "README.md").read_text()
 
 
-def test_a_folder_without_kernels_is_no_cache(tmp_path: Path) -> None:
+def test_a_folder_without_kernels_is_no_cache(emitted: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / KEY).mkdir()
     (tmp_path / KEY / "launcher.so").touch()
+    (tmp_path / KEY / "__grp__another.json").touch()
     for each in (tmp_path, tmp_path / "missing"):
-        with pytest.raises(BuildError, match=f"{each}: holds no kernel that Triton compiled"):
-            compiled(each)
+        with pytest.raises(BuildError, match=f"{each}: holds no kernel that Triton compiled of"):
+            compiled(each, emitted)
 
 
-def test_only_what_triton_writes_is_taken_from_a_cache(tmp_path: Path) -> None:
-    for path, text in {**CACHE, "notes/mine.txt": "mine", f"{KEY}/tmp.pid_1/k.cubin": ""}.items():
+def test_only_kernels_of_the_modules_are_taken_from_a_cache(
+    emitted: dict[str, str], tmp_path: Path
+) -> None:
+    symbol = json.loads(emitted["manifest.json"])["entries"][0]["symbol"]
+    own = {f"{KEY}/__grp__{symbol}.json": "{}", f"{KEY}/{symbol}.cubin": "\x7fELF"}
+    foreign = {
+        "notes/mine.txt": "mine",
+        f"{KEY}/tmp.pid_1/k.cubin": "",
+        f"{'B' * 52}/__grp__another.json": "{}",
+        f"{'C' * 52}/launcher.so": "",
+    }
+    for path, text in {**own, **foreign}.items():
         (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / path).write_text(text)
-    assert compiled(tmp_path) == {path: text.encode() for path, text in CACHE.items()}
+    assert compiled(tmp_path, emitted) == {path: text.encode() for path, text in own.items()}
 
 
 def test_a_second_run_changes_nothing(files: Files, tmp_path: Path) -> None:

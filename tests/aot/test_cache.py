@@ -74,7 +74,7 @@ def test_a_bundles_cache_is_hit_where_it_is_installed(
     source = tmp_path / "module.py"
     source.write_text(emitted[entry["path"]], encoding="utf-8")
     assert hits(source, entry["symbol"], tmp_path / "filled") == [False]
-    cache = compiled(tmp_path / "filled")
+    cache = compiled(tmp_path / "filled", emitted)
     files = bundle(emitted, library(), name="moe", version=VERSION, cache=cache)
     write(tmp_path / "out", files, BUNDLE)
     shutil.rmtree(tmp_path / "filled")

@@ -27,8 +27,8 @@ FINE = Figures(
 )
 
 
-def what(entry: Entry, figures: Figures, target: str = "sm_90") -> list[str]:
-    return [each.what for each in broken(entry, MANIFEST.targets[target], figures)]
+def what(entry: Entry, figures: Figures, target: str = "sm_90", triton: str = "3.9.0") -> list[str]:
+    return [each.what for each in broken(entry, MANIFEST.targets[target], figures, triton)]
 
 
 def test_a_variant_within_its_target_passes() -> None:
@@ -44,8 +44,16 @@ def test_a_variant_within_its_target_passes() -> None:
         ({"shared": 232449}, "232449 bytes of shared memory > 232448 a program"),
         ({"loads": {"1": 240}}, "240 loads of a single byte"),
         ({"copies": {"1": 2}}, "2 loads of a single byte"),
-        ({"matrix": {}}, "no wgmma instruction; there is none at all"),
-        ({"matrix": {"mma m16n8k32": 4}}, "no wgmma instruction; there is mma"),
+        ({"matrix": {}}, "int8 dots are to be wgmma; there is none at all"),
+        (
+            {"matrix": {"mma m16n8k32 s32 s8 s8 s32": 4, "wgmma m64n128k32 s32 s8 s8": 8}},
+            "int8 dots are to be wgmma; there is"
+            " mma m16n8k32 s32 s8 s8 s32, wgmma m64n128k32 s32 s8 s8",
+        ),
+        (
+            {"matrix": {"wgmma m64n128k16 f32 f16 f16": 8}},
+            "int8 dots are to be wgmma; there is wgmma m64n128k16 f32 f16 f16",
+        ),
     ],
 )
 def test_each_gate_says_what_it_stops(change: dict[str, object], said: str) -> None:
@@ -54,7 +62,7 @@ def test_each_gate_says_what_it_stops(change: dict[str, object], said: str) -> N
 
 def test_every_broken_gate_names_what_should_have_seen_to_it() -> None:
     worst = replace(FINE, stack=8, registers=300, shared=1 << 20, loads={"1": 1}, matrix={})
-    named = [each.rule for each in broken(GEMM, MANIFEST.targets["sm_90"], worst)]
+    named = [each.rule for each in broken(GEMM, MANIFEST.targets["sm_90"], worst, "3.9.0")]
     assert len(named) == 5 and all(named)
 
 
@@ -70,6 +78,13 @@ def test_row_wise_kernels_multiply_no_matrices_and_may_load_bytes() -> None:
 
 
 def test_an_older_compiler_may_know_an_older_instruction_alone() -> None:
-    for family in ("tcgen05 kind::i8", "mma m16n8k32 s32 s8 s8 s32"):
-        assert what(GEMM, replace(FINE, matrix={family: 4}), "sm_100") == []
-    assert what(GEMM, replace(FINE, matrix={"imma": 1}), "sm_100") != []
+    old, new = "mma m16n8k32 s32 s8 s8 s32", "tcgen05 kind::i8"
+    for family, triton, passes in (
+        (old, "3.6.0", True),
+        (new, "3.7.1", True),
+        (new, "3.9.0", True),
+        (old, "3.9.0", False),
+        ("imma s8", "3.6.0", False),
+    ):
+        said = what(GEMM, replace(FINE, matrix={family: 4}), "sm_100", triton)
+        assert (said == []) is passes, (family, triton)

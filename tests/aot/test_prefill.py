@@ -6,12 +6,21 @@ import json
 import shutil
 import subprocess
 import sys
-from os import environ
+from os import chdir, environ
 from pathlib import Path
 
 import pytest
 
-from generator.aot.launches import Launches, specialized, token_counts
+from generator.aot.launches import (
+    PACKED,
+    Launch,
+    Launches,
+    extremes,
+    lengths,
+    specialized,
+    token_counts,
+)
+from generator.aot.pool import Pool
 from generator.cli import main
 from generator.runtime.manifest import load
 
@@ -62,8 +71,14 @@ def emitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def cache(emitted: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Filled by a path that is relative to a folder in which nothing is served."""
     folder = tmp_path_factory.mktemp("cache")
-    assert main(["prefill", *arguments(emitted, folder)]) == 0
+    before = Path.cwd()
+    chdir(folder.parent)
+    try:
+        assert main(["prefill", *arguments(emitted, Path(folder.name))]) == 0
+    finally:
+        chdir(before)
     return folder
 
 
@@ -124,6 +139,8 @@ def test_a_second_prefill_finds_all(
         (("--models", "gpt-0"), "--models gpt-0: no such model; use"),
         (("--models", UNSERVED), f"--models {UNSERVED}: has no layer in"),
         (("--target", "portable"), "--target portable: has no compiler of its own"),
+        (("--verify", "--cache", "no/such"), "--cache no/such: is no folder"),
+        (("--cache", __file__), f"--cache {__file__}: cannot be written: File exists"),
     ],
 )
 def test_bad_options_are_told(
@@ -146,12 +163,48 @@ def test_only_what_triton_compiles_anew_for_makes_another_launch() -> None:
         params = (Parameter(False), Parameter(True), Parameter(False))
 
     def key(size: int, count: int, other: int) -> tuple[object, ...]:
-        return specialized(Kernel, (("int8", size), count, other))
+        return specialized(Kernel, (("int8", size, 0), count, other))
 
     assert key(64, 1, 7) == key(4096, 48, 9)  # a count is not specialized for
     assert key(64, 1, 1) != key(64, 1, 7) != key(64, 1, 16)
     assert key(64, 2**31, 7) != key(64, 1, 7)
-    assert key(2**31, 1, 7) != key(64, 1, 7)
+
+
+def test_storages_of_two_gib_make_other_launches_on_amd() -> None:
+    short, long = 0, 1 << 31
+    launch = Launch(
+        "k", (("int8", 64, 0), ("int8", 64, 1), ("int8", 64, 0), ("int8", 9, PACKED), 7)
+    )
+    found = [[each[1] for each in one.arguments[:4]] for one in lengths(launch)]
+    assert found == [
+        [short, short, short, 9],
+        [short, long, short, 9],
+        [long, short, long, 9],
+        [long, long, long, 9],
+    ]
+    found = [[each[1] for each in one.arguments[:4]] for one in extremes(launch)]
+    assert found == [[short] * 4, [long] * 4]
+
+
+def test_what_a_call_hands_in_is_told_from_weights(emitted: Path, tmp_path: Path) -> None:
+    asked = {
+        "verb": "launches",
+        "directory": str(emitted),
+        "models": [MODEL],
+        "targets": ["sm_90", "portable"],
+        "long": False,
+    }
+    with Pool(1, tmp_path) as pool:
+        launches = pool.ask(asked)["launches"]
+    downs = [each for symbol, each in launches if symbol.startswith("down_w8gn_a8_bf16_v1")]
+    assert downs
+    for arguments in downs:
+        codes, scale, weight, weight_scale, y, *tiles = (
+            each[2] for each in arguments if not isinstance(each, int)
+        )
+        assert (weight, weight_scale) == (PACKED, PACKED)
+        assert {codes, scale, *tiles} == {codes} != {PACKED}  # of the workspace
+        assert y != PACKED
 
 
 def test_every_band_of_every_model_is_visited() -> None:
