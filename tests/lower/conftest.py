@@ -25,6 +25,7 @@ from generator.spec.load import load
 from generator.spec.model import Limits, MatrixUnit, ModelLayer, Target
 
 SHIPPED = load(folder("specs"))
+MEASURED = Measured(SHIPPED.resources, SHIPPED.calibrations)
 SPECS = {spec.name: spec for spec in SHIPPED.specs}
 SPEC = SPECS["w8a8"]
 TARGETS = {target.name: target for target in SHIPPED.targets}

@@ -18,10 +18,9 @@ import pytest
 from benchmarks.calibration import Candidates, Sample, main, samples, tables
 from generator.errors import BuildError
 from generator.lower.candidates import candidates
-from generator.lower.measured import Measured
 from generator.lower.prune import reject_recorded
 from generator.resources import Calibration, Taken
-from tests.lower.conftest import SHIPPED
+from tests.lower.conftest import MEASURED, SHIPPED
 
 PAGE = Path(__file__).parents[2] / "docs" / "calibration.md"
 TABLES = re.compile(r"^\|.*^\|[^\n]*\n", re.MULTILINE | re.DOTALL)  # the first to the last row
@@ -43,11 +42,6 @@ FOREIGN_KEPT = 0.10
 @pytest.fixture(scope="session")
 def on_record() -> list[Sample]:
     return samples(SHIPPED)
-
-
-@pytest.fixture(scope="session")
-def measured() -> Measured:
-    return Measured(SHIPPED.resources, SHIPPED.calibrations)
 
 
 def compilers(found: Iterable[Sample]) -> dict[str, list[Sample]]:
@@ -129,17 +123,17 @@ def test_only_portable_modules_on_amd_compile_to_a_family_that_their_target_does
 
 
 def test_no_design_on_record_with_a_stack_is_kept_by_all_rules(
-    on_record: list[Sample], measured: Measured
+    on_record: list[Sample],
 ) -> None:
     """Those that spill below the limit are rejected by their record alone."""
     spilled = [each for each in on_record if each.spills]
-    assert [each.name for each in spilled if not reject_recorded(each.variant, measured)] == []
+    assert [each.name for each in spilled if not reject_recorded(each.variant, MEASURED)] == []
     unforeseen = [each for each in spilled if each.fits_registers]
     assert any(not each.at_limit for each in unforeseen)
 
 
 def test_no_design_on_record_without_a_stack_is_rejected_by_its_record(
-    on_record: list[Sample], measured: Measured
+    on_record: list[Sample],
 ) -> None:
     """By no compiler's record, nor by that of another design."""
     stacks = {each.variant.symbol for each in on_record if each.spills}
@@ -149,7 +143,7 @@ def test_no_design_on_record_without_a_stack_is_rejected_by_its_record(
         for symbol, figures in record.variants.items()
         if figures.stack
     }
-    said = {each.variant.symbol for each in on_record if reject_recorded(each.variant, measured)}
+    said = {each.variant.symbol for each in on_record if reject_recorded(each.variant, MEASURED)}
     assert said == stacks & {each.variant.symbol for each in on_record}
 
 

@@ -23,7 +23,6 @@ from generator.lower.layer import (
     rank_plans,
     wanted_bands,
 )
-from generator.lower.measured import Measured
 from generator.lower.plan import Plan, RankedBand, ShapeSource, lower
 from generator.lower.program import LayerEntry, Program, Selection, program
 from generator.lower.shapes import users
@@ -31,6 +30,7 @@ from generator.lower.variant import Variant
 from generator.packing import padded
 from generator.spec.model import Model, Target
 from tests.lower.conftest import (
+    MEASURED,
     SHIPPED,
     SPEC,
     SPECS,
@@ -49,7 +49,6 @@ TARGETS = {
     for each in SHIPPED.targets
 }
 LAYERS = model_layers(SHIPPED.specs, SHIPPED.models)
-MEASURED = Measured(SHIPPED.resources, SHIPPED.calibrations)
 USERS = users(SHIPPED, [(each, layer_plans(each)) for each in LAYERS])
 SOURCE = ShapeSource(experts=8, n=1024, k=2048, rows=4096)
 
@@ -300,8 +299,7 @@ def test_designs_are_kept_for_the_bands_alone_in_which_a_layer_takes_them(
         if plan.contract.operation not in ("up", "down"):
             continue
         spec = "w4a8" if "_w4" in plan.contract.name else "w8a8"
-        sources = USERS.sources(plan.contract)
-        whole = lower(SPECS[spec], plan.contract, plan.target, sources, MEASURED)
+        whole = lowered(plan.contract, plan.target, spec)
         tiles = {band.block_m for band in taken(everywhere, plan.contract, plan.target.name)}
         expected = tuple(v for v in whole.kept if v.design.block_m in tiles)
         assert plan.kept == expected != (), (plan.contract.name, plan.target.name)

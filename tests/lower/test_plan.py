@@ -25,12 +25,13 @@ from generator.lower.cost import Shape
 from generator.lower.enumerate import designs
 from generator.lower.plan import Plan, ShapeSource, lower
 from generator.lower.program import Program, Selection, program
-from generator.lower.prune import reject
+from generator.lower.prune import reject, reject_recorded
 from generator.lower.variant import Variant
 from generator.packing import padded
 from generator.spec.load import load
 from generator.spec.model import Model
 from tests.lower.conftest import (
+    MEASURED,
     SHIPPED,
     SPEC,
     SPECS,
@@ -122,6 +123,8 @@ def test_every_kept_variant_is_legal_and_ranked(built: Program) -> None:
     for plan in built.plans:
         assert plan.kept
         assert [reject(variant) for variant in plan.kept] == [None] * len(plan.kept)
+        stacks = [reject_recorded(variant, MEASURED) for variant in plan.kept]
+        assert stacks == [None] * len(plan.kept)
         kept = {variant.design for variant in plan.kept}
         assert len(kept) == len(plan.kept)
         for ranked in plan.bands:
