@@ -65,6 +65,9 @@ def test_variants_are_compiled_gated_and_recorded(
     assert "records are stale" in said.err
     assert said.out.count(" is recorded with ") == 1  # the others take the same again
 
+    assert main([*ARGUMENTS, *where, "--missing"]) == 1  # what is on record is judged by it
+    assert "8 bytes of registers spill" in capsys.readouterr().err
+    path.write_text(text, encoding="utf-8")
     assert main([*ARGUMENTS, *where, "--missing"]) == 0
     assert "0 launches compiled" in capsys.readouterr().out
 
