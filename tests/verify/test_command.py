@@ -73,7 +73,7 @@ def test_a_broken_module_is_found(
     ("operation", "contract", "text", "by"),
     [
         ("up", "_amax_", "w & -16", "w & -32"),  # one bit of the high nibbles
-        ("down", "a8_bf16_v1", "x_ptrs + half + k32", "x_ptrs + k32"),  # a group alone
+        ("down", "a8_bf16_v1", "x_ptrs + GROUP_K // 2 + k32", "x_ptrs + k32"),  # a group alone
         ("down", "_requantbf16_", "w_scale_ptrs += N", "w_scale_ptrs += 0"),
         (
             "up",
