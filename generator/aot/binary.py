@@ -48,8 +48,8 @@ def figures(files: Mapping[str, Path], shared: int, tools: Path) -> Figures:
 
 def nvidia(usage: str, code: int, ptx: str, shared: int) -> Figures:
     """From what cuobjdump says of a cubin's resources, its bytes of instructions, and the PTX that
-    it was assembled from, whose accesses of memory are those of the machine code; disassembling it
-    would take half as long again as compiling.
+    it was assembled from, whose accesses of memory are as wide as those of the machine code;
+    disassembling it would take half as long again as compiling.
     """
     taken = {name: int(value) for name, value in re.findall(r"\b(REG|STACK|LOCAL):(\d+)", usage)}
     loads = Counter(str(int(lanes or 1) * int(bits) // 8) for lanes, bits in PTX_LOAD.findall(ptx))

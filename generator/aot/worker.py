@@ -1,7 +1,7 @@
 """A worker process: answers one JSON request a line on standard input with one line on standard
 output. Started by pool.py without the interpreter's flag, so that kernels are compiled.
 
-Importing torch and triton is this process's affair; the command line needs neither.
+Triton compiles in these processes only; the command line's may run its interpreter.
 """
 
 from __future__ import annotations
