@@ -16,7 +16,7 @@ from generator.aot.bundle_text import pyproject, readme
 from generator.emit.sync import Owner
 from generator.errors import BuildError, Finding
 
-LEAVES = ("conditions.py", "errors.py", "formats.py", "packing.py")
+LEAVES = ("conditions.py", "errors.py", "files.py", "formats.py", "packing.py")
 
 # Packages and torch namespaces that a bundle would hide or meet.
 TAKEN = {"aten", "generator", "generated", "groupwise", "prim"}

@@ -6,14 +6,13 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
 import re
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from generator.errors import BuildError, Finding
+from generator.files import replace_file
 
 MARK = "python -m generator build"  # stands in the docstring of every emitted file
 DIFF_LINES = 40  # of one file; enough to see what kind of change it is
@@ -151,19 +150,6 @@ def _refuse_kept(directory: Path, stale: tuple[str, ...], owner: Owner) -> None:
 
 def _bytes(content: str | bytes) -> bytes:
     return content.encode() if isinstance(content, str) else content
-
-
-def replace_file(target: Path, content: bytes) -> None:
-    """Readers see the old file or the new one, never a part."""
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-        Path(name).chmod(0o644)
-        os.replace(name, target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def _remove_empty(directory: Path) -> None:

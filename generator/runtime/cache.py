@@ -7,13 +7,12 @@ cache lies. Only a group, which lists the files of one kernel, names them by abs
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
 
 import triton
 
 from ..errors import BuildError, Finding
+from ..files import replace_file
 
 GROUP = "__grp__"  # how Triton's names of groups begin
 FILL = "fill the cache again, then `python -m generator bundle --cache DIR`"
@@ -48,7 +47,7 @@ def _add(folder: Path, target: Path) -> bool:
     target.mkdir(parents=True, exist_ok=True)
     for each in missing:
         moves = each.name.startswith(GROUP)
-        _put(target / each.name, _group(each, target) if moves else each.read_bytes())
+        replace_file(target / each.name, _group(each, target) if moves else each.read_bytes())
     return bool(missing)
 
 
@@ -63,16 +62,3 @@ def _group(path: Path, target: Path) -> bytes:
     if lost:
         raise BuildError(Finding(str(path), f"is damaged: {', '.join(lost)} is missing", FILL))
     return json.dumps({"child_paths": {name: str(target / name) for name in names}}).encode()
-
-
-def _put(target: Path, content: bytes) -> None:
-    """Readers see no file or the whole one."""
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=".install.")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-        Path(name).chmod(0o644)
-        os.replace(name, target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
