@@ -86,7 +86,7 @@ y = moe(hidden)  # [tokens, hidden]
 
 It needs {" and ".join(DEPENDENCIES)}. `{name}[interpreter]` adds numpy, which Triton's CPU
 interpreter needs where there is no GPU; `{name}[files]` adds safetensors, which
-`{name}.runtime.pack` needs to save packed weights and to load them.
+`{name}.runtime.packed_file` needs to save packed weights and to load them.
 
 Build a wheel, from outside, so that it does not land among these files:
 

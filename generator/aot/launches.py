@@ -21,7 +21,7 @@ from generator.packing import K_UNIT
 from generator.runtime.entry import Entry
 from generator.runtime.layer import rows_problem, run_rows, run_tokens, tokens_problem
 from generator.runtime.manifest import Layer, LayerPlan, Manifest, Model
-from generator.runtime.pack import PackedExperts, kernel_shapes
+from generator.runtime.packed import PackedExperts, kernel_shapes
 from generator.runtime.select import Choice, LayerChoice
 from generator.runtime.workspace import torch_dtype
 

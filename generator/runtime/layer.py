@@ -15,7 +15,7 @@ from ..packing import padded
 from . import check, interpreter, launch
 from .device import current, targets_for
 from .manifest import Layer, Manifest
-from .pack import PackedExperts, check_packed
+from .packed import PackedExperts, check_packed
 from .problem import LayerProblem
 from .select import LayerChoice, select_layer
 from .workspace import buffers, carve, torch_dtype, total_bytes

@@ -16,15 +16,14 @@ from ..errors import Finding, GroupwiseError, LaunchError
 from . import check
 from .manifest import load
 from .ops import experts_rows, experts_tokens
-from .pack import (
+from .pack import pack, unpack
+from .packed import (
     SEED_NAMES,
     PackedExperts,
     check_packed,
     kernel_shapes,
-    pack,
     size_findings,
     storage_dtype,
-    unpack,
 )
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import torch
 from ..errors import Finding, LaunchError
 from .layer import output_like, run_rows, run_tokens
 from .manifest import load
-from .pack import PackedExperts
+from .packed import PackedExperts
 
 DEVICES = ("cpu", "cuda")
 

@@ -9,18 +9,13 @@ transposed to [experts, groups, N]. Nothing is rounded.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..errors import Finding, LaunchError, PackError
-from ..formats import FORMATS
+from ..errors import Finding, PackError
 from ..packing import groups_of, padded
-from . import check
 from .manifest import Layer
 from .nibbles import (
     pairs_of_rows,
@@ -28,117 +23,8 @@ from .nibbles import (
     rows_of_pairs,
     rows_of_planes,
 )
+from .packed import SEED_NAMES, PackedExperts, kernel_shapes, seed_shapes, size_findings
 from .workspace import torch_dtype
-
-LAYOUT = 1  # version of the kernel layout; raised when stored bytes change
-
-# The seed's state dict, by the field of PackedExperts that each name becomes.
-SEED_NAMES = {
-    "up_weight": "up_proj_weight",
-    "up_scale": "up_proj_weight_scale",
-    "up_inv_smooth": "up_proj_quantize.inv_smooth_scale",
-    "down_weight": "down_proj_weight",
-    "down_scale": "down_proj_weight_scale",
-    "down_inv_smooth": "down_proj_quantize.inv_smooth_scale",
-}
-
-
-@dataclass(frozen=True)
-class PackedExperts:
-    """The experts of one layer in kernel layout. E local experts, H hidden, I intermediate of this
-    shard.
-    """
-
-    layer: str  # layer contract
-    experts: int
-    hidden: int
-    intermediate: int
-    # H and I below are padded to multiples of 64; the rows of int4 weights take half the bytes.
-    up_weight: torch.Tensor  # int8 [E, 2 I, H], gate rows before up rows
-    up_scale: torch.Tensor  # [E, groups of H, 2 I]
-    up_inv_smooth: torch.Tensor  # fp32 [E, H]
-    down_weight: torch.Tensor  # int8 [E, H, I]
-    down_scale: torch.Tensor  # [E, groups of I, H]
-    down_inv_smooth: torch.Tensor  # fp32 [E, I]
-    shard: tuple[int, int] = (0, 1)  # rank and size of a split of I
-    layout: int = LAYOUT
-
-    def tensors(self) -> dict[str, torch.Tensor]:
-        return {name: getattr(self, name) for name in SEED_NAMES}
-
-    def to(self, device: torch.device | str) -> PackedExperts:
-        """The same weights on another device."""
-        moved: dict[str, Any] = {name: each.to(device) for name, each in self.tensors().items()}
-        return replace(self, **moved)
-
-
-def seed_shapes(
-    layer: Layer, experts: int, hidden: int, intermediate: int
-) -> dict[str, tuple[int, ...]]:
-    """Shapes of the seed's state dict, by PackedExperts field."""
-
-    def scale(n: int, k: int, group: int | None) -> tuple[int, ...]:
-        return (experts, n) if group is None else (experts, n, groups_of(k, group))
-
-    rows = 2 if layer.weights == "int4" else 1  # of weights that share a row of bytes
-    return {
-        "up_weight": (experts, 2 * intermediate // rows, hidden),
-        "up_scale": scale(2 * intermediate, hidden, layer.up_group),
-        "up_inv_smooth": (experts, hidden),
-        "down_weight": (experts, hidden // rows, intermediate),
-        "down_scale": scale(hidden, intermediate, layer.down_group),
-        "down_inv_smooth": (experts, intermediate),
-    }
-
-
-def size_findings(layer: Layer, experts: int, hidden: int, intermediate: int) -> list[Finding]:
-    """What is wrong with a layer's sizes, whatever its weights are."""
-    sizes = {"experts": experts, "hidden": hidden, "intermediate": intermediate}
-    findings = [
-        Finding(name, f"is {size}", "use 1 or more") for name, size in sizes.items() if size < 1
-    ]
-    if layer.weights == "int4" and hidden % 2:
-        what = f"is {hidden}, and int4 stands two rows to a byte"
-        findings.append(Finding("hidden", what, "use an even hidden size"))
-    return findings
-
-
-def kernel_shapes(
-    layer: Layer, experts: int, hidden: int, intermediate: int
-) -> dict[str, tuple[int, ...]]:
-    """Shapes of the kernel layout, by PackedExperts field."""
-    h, i = padded(hidden), padded(intermediate)
-    stored = FORMATS[layer.weights]
-    return {
-        "up_weight": (experts, 2 * i, stored.bytes_of(h)),
-        "up_scale": (experts, groups_of(h, layer.up_group), 2 * i),
-        "up_inv_smooth": (experts, h),
-        "down_weight": (experts, h, stored.bytes_of(i)),
-        "down_scale": (experts, groups_of(i, layer.down_group), h),
-        "down_inv_smooth": (experts, i),
-    }
-
-
-def storage_dtype(layer: Layer, field: str) -> torch.dtype:
-    """The dtype that a contract stores a field of PackedExperts in."""
-    if field.endswith("weight"):
-        return torch.int8
-    return torch_dtype(layer.scale) if field.endswith("scale") else torch.float32
-
-
-def check_packed(packed: PackedExperts, layer: Layer) -> None:
-    """Refuse weights whose tensors are not what their facts and their contract say.
-
-    Raises LaunchError with everything wrong with a tensor: a launch would read past its end.
-    """
-    if packed.layout != LAYOUT:
-        what = f"has layout version {packed.layout}; this runtime launches {LAYOUT}"
-        raise LaunchError(Finding("packed weights", what, "pack the checkpoint again"))
-    shapes = kernel_shapes(layer, packed.experts, packed.hidden, packed.intermediate)
-    for field, shape in shapes.items():
-        value, device = getattr(packed, field), packed.up_weight.device
-        check.tensor(field, value, shape, (storage_dtype(layer, field),), device)
-        check.aligned(field, value)
 
 
 def pack(
@@ -350,58 +236,3 @@ def unpack(packed: PackedExperts, layer: Layer) -> dict[str, torch.Tensor]:
         "down_inv_smooth": packed.down_inv_smooth[:, :i],
     }
     return {SEED_NAMES[name]: value.contiguous() for name, value in fields.items()}
-
-
-def _safetensors() -> Any:
-    """The library, which only files need: who loads a state dict serves without it."""
-    try:
-        import safetensors.torch
-    except ModuleNotFoundError as error:
-        what = "is not installed, and packed weights are stored by it"
-        raise PackError(Finding("safetensors", what, "pip install safetensors")) from error
-    return safetensors
-
-
-def save(packed: PackedExperts, path: Path) -> None:
-    """Write a safetensors file whose metadata says what the bytes are."""
-    library = _safetensors()
-    facts = {name: getattr(packed, name) for name in FACTS}
-    try:
-        metadata = {"groupwise": json.dumps(facts)}
-        library.torch.save_file(packed.tensors(), str(path), metadata=metadata)
-    except (OSError, library.SafetensorError) as error:
-        raise PackError(
-            Finding(str(path), f"cannot be written: {error}", "pass a path that can be")
-        ) from error
-
-
-FACTS = {  # what the metadata of a file says, and the type of each fact
-    "layer": str,
-    "layout": int,
-    "experts": int,
-    "hidden": int,
-    "intermediate": int,
-    "shard": list,
-}
-
-
-def load(path: Path, device: torch.device | str = "cpu") -> PackedExperts:
-    """Read what `save` wrote. Raises PackError for a foreign file or another layout version."""
-    library = _safetensors()
-    try:
-        with library.safe_open(str(path), framework="pt", device=str(device)) as file:
-            facts = json.loads((file.metadata() or {}).get("groupwise", "null"))
-            tensors = {name: file.get_tensor(name) for name in file.offset_keys()}
-    except (OSError, ValueError, library.SafetensorError) as error:
-        raise PackError(
-            Finding(str(path), f"cannot be read: {error}", "pass a file of save()")
-        ) from error
-    known = isinstance(facts, dict) and facts.keys() == FACTS.keys()
-    typed = known and all(isinstance(facts[name], kind) for name, kind in FACTS.items())
-    if not typed or set(tensors) != set(SEED_NAMES):
-        raise PackError(Finding(str(path), "holds no packed experts", "pass a file of save()"))
-    if facts["layout"] != LAYOUT:
-        what = f"has layout version {facts['layout']}; this runtime reads {LAYOUT}"
-        raise PackError(Finding(str(path), what, "pack the checkpoint again"))
-    rank, size = facts.pop("shard")
-    return PackedExperts(**facts, **tensors, shard=(rank, size))

@@ -19,7 +19,8 @@ from generator.runtime.layer import (
     workspace_bytes,
 )
 from generator.runtime.manifest import Manifest, load
-from generator.runtime.pack import PackedExperts, pack
+from generator.runtime.pack import pack
+from generator.runtime.packed import PackedExperts
 from generator.runtime.select import select_layer
 from generator.verify.cases import Case, cases
 from generator.verify.compare import Comparison

@@ -8,7 +8,7 @@ import torch
 
 from generator.formats import FORMATS
 from generator.runtime.manifest import Layer
-from generator.runtime.pack import SEED_NAMES, seed_shapes
+from generator.runtime.packed import SEED_NAMES, seed_shapes
 from generator.runtime.workspace import torch_dtype
 from generator.verify.cases import Shape
 

@@ -14,7 +14,8 @@ from generator.runtime.device_exp import device_exp_table
 from generator.runtime.entry import Entry
 from generator.runtime.layer import LayerRun
 from generator.runtime.manifest import Layer, Manifest
-from generator.runtime.pack import PackedExperts, int8_weights
+from generator.runtime.pack import int8_weights
+from generator.runtime.packed import PackedExperts
 from generator.runtime.workspace import tile_bound, torch_dtype
 from generator.verify.compare import Comparison, compare
 

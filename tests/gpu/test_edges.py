@@ -11,7 +11,8 @@ from generator.runtime import launch, reference
 from generator.runtime.device import current, runs
 from generator.runtime.layer import LayerRun, run_rows, run_tokens
 from generator.runtime.manifest import Layer, Manifest
-from generator.runtime.pack import PackedExperts, pack
+from generator.runtime.pack import pack
+from generator.runtime.packed import PackedExperts
 from generator.runtime.workspace import torch_dtype
 from generator.verify.cases import Shape, least_shape
 from generator.verify.compare import differing_bits

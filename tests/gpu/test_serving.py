@@ -9,7 +9,8 @@ import torch
 
 from generator.runtime.layer import run_tokens
 from generator.runtime.manifest import Manifest
-from generator.runtime.pack import PackedExperts, pack
+from generator.runtime.pack import pack
+from generator.runtime.packed import PackedExperts
 from generator.verify.cases import Shape
 from generator.verify.inputs import Tokens, seed_state, tokens
 

@@ -8,7 +8,8 @@ import torch
 
 from generator.runtime.layer import LayerRun, run_rows, run_tokens
 from generator.runtime.manifest import Layer, Manifest
-from generator.runtime.pack import PackedExperts, pack
+from generator.runtime.pack import pack
+from generator.runtime.packed import PackedExperts
 from generator.verify.cases import Shape
 from generator.verify.inputs import Tokens, seed_state, tokens
 

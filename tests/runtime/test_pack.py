@@ -16,16 +16,10 @@ from safetensors.torch import save_file
 from generator.errors import PackError
 from generator.runtime.manifest import Layer, load
 from generator.runtime.nibbles import planes_of_rows, rows_of_pairs
-from generator.runtime.pack import (
-    SEED_NAMES,
-    PackedExperts,
-    check_packed,
-    int8_weights,
-    pack,
-    save,
-    unpack,
-)
-from generator.runtime.pack import load as load_packed
+from generator.runtime.pack import int8_weights, pack, unpack
+from generator.runtime.packed import SEED_NAMES, PackedExperts, check_packed
+from generator.runtime.packed_file import load as load_packed
+from generator.runtime.packed_file import save
 from generator.verify.cases import Shape
 from generator.verify.inputs import seed_state
 
