@@ -9,22 +9,22 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import os
 import shlex
 import shutil
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from generator.arguments import parser
 from generator.data import folder, modules
 from generator.errors import BuildError, Finding, GroupwiseError
 from generator.version import VERSION
 
 if TYPE_CHECKING:
-    from generator.aot.check import Progress
+    from generator.aot.jobs import Progress
     from generator.emit.sync import Difference
     from generator.lower.facts import Report
     from generator.lower.listing import Listing
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    options = _parser().parse_args(arguments)
+    options = parser(__doc__.split("\n")[0]).parse_args(arguments)
     logging.basicConfig(format="%(name)s: %(message)s")
     if getattr(options, "verbose", False):
         logging.getLogger("groupwise").setLevel(logging.INFO)
     try:
-        code: int = options.verb(options)
+        code = VERBS[options.verb](options)
     except GroupwiseError as error:
         print(error, file=sys.stderr)
         return 2
@@ -48,184 +48,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.close()
         return 0
     return code
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m generator", description=__doc__.split("\n")[0])
-    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
-
-    build = verbs.add_parser("build", help="emit the modules of the specs")
-    _program_options(build)
-    build.add_argument(
-        "--out", type=Path, metavar="DIR", help="default: generated/ beside the specs"
-    )
-    build.add_argument(
-        "--candidates",
-        type=int,
-        metavar="N",
-        help="up to N designs a GEMM, rejected for resources or not: what calibrates those rules",
-    )
-    build.set_defaults(verb=_build)
-
-    check = verbs.add_parser("check", help="compare the emitted modules with the specs; 1 if stale")
-    _program_options(check)
-    check.add_argument(
-        "--out", type=Path, metavar="DIR", help="default: generated/ beside the specs"
-    )
-    check.set_defaults(verb=_check)
-
-    bundle = verbs.add_parser(
-        "bundle",
-        help="write a package of only what serving needs",
-        description="Write a Python package of emitted modules and the runtime, for `pip wheel`. It"
-        " always holds the target `portable`, which alone routes, quantizes and combines and takes"
-        " every shape that the named targets leave out.",
-    )
-    _program_options(bundle)
-    bundle.add_argument("--out", type=Path, metavar="DIR", required=True, help="what to write")
-    bundle.add_argument(
-        "--name",
-        default="groupwise_moe",
-        metavar="NAME",
-        help="of the package; default: %(default)s",
-    )
-    bundle.add_argument(
-        "--cache", type=Path, metavar="DIR", help="a filled Triton cache to take along"
-    )
-    bundle.set_defaults(verb=_bundle)
-
-    compile_ = verbs.add_parser(
-        "compile", help="compile emitted modules for targets that are not there; 1 if one fails"
-    )
-    _worker_options(compile_)
-    compile_.add_argument(
-        "--target", action="append", default=[], metavar="NAME", help="default: those of the build"
-    )
-    compile_.add_argument(
-        "--spec", action="append", default=[], metavar="NAME", help="only this spec's layers"
-    )
-    compile_.add_argument(
-        "--contract", action="append", default=[], metavar="GLOB", help="only these contracts"
-    )
-    compile_.add_argument(
-        "--specs", type=Path, metavar="DIR", help="whose resources/ to compare with, or to write"
-    )
-    compile_.add_argument("--record", action="store_true", help="write resources/")
-    compile_.add_argument(
-        "--missing", action="store_true", help="only what is not in resources/ yet"
-    )
-    compile_.add_argument(
-        "--calibrate",
-        action="store_true",
-        help="write resources/calibration/, of designs that rules may have rejected: no gates",
-    )
-    compile_.set_defaults(verb=_compile)
-
-    prefill = verbs.add_parser(
-        "prefill", help="fill a Triton cache with all that serving some models can launch"
-    )
-    _worker_options(prefill)
-    prefill.add_argument("--target", required=True, metavar="NAME", help="the device to serve on")
-    prefill.add_argument(
-        "--models", nargs="+", default=[], metavar="NAME", help="default: all of the manifest"
-    )
-    prefill.add_argument(
-        "--cache", type=Path, required=True, metavar="DIR", help="TRITON_CACHE_DIR of the server"
-    )
-    prefill.add_argument(
-        "--verify", action="store_true", help="compile nothing; 1 if a launch would, and its key"
-    )
-    prefill.set_defaults(verb=_prefill)
-
-    listing = verbs.add_parser("list", help="the layers and variants that build emits, one a line")
-    _program_options(listing)
-    listing.add_argument(
-        "--operation", action="append", default=[], metavar="NAME", help="only this operation"
-    )
-    listing.add_argument(
-        "--kind", choices=("layers", "contracts", "variants"), help="default: layers and variants"
-    )
-    listing.add_argument(
-        "--sort",
-        choices=("name", "target", "operation", "shared", "registers"),
-        help="ascending; shared memory and registers as modelled; default: as built",
-    )
-    listing.add_argument("--json", action="store_true", help="as JSON")
-    listing.set_defaults(verb=_list)
-
-    explain = verbs.add_parser(
-        "explain", help="what lowering rejected, proved, kept and would choose"
-    )
-    explain.add_argument("name", metavar="NAME", help="of a spec, a contract or a layer contract")
-    explain.add_argument(
-        "--problem",
-        metavar="KEY=VALUE,...",
-        help="rows=,n=,k=,experts= of one call; n and k as stored",
-    )
-    explain.add_argument("--specs", type=Path, metavar="DIR", help="default: the shipped specs")
-    explain.add_argument(
-        "--target", action="append", default=[], metavar="NAME", help="default: the spec's targets"
-    )
-    explain.add_argument("--json", action="store_true", help="as JSON")
-    explain.set_defaults(verb=_explain)
-
-    schema = verbs.add_parser("schema", help="write the JSON Schema of the spec language")
-    schema.add_argument("--specs", type=Path, default=None, metavar="DIR")
-    schema.add_argument("--print", action="store_true", help="to standard output instead")
-    schema.set_defaults(verb=_schema)
-
-    verify = verbs.add_parser("verify", help="run layers here and compare every stage's bits")
-    verify.add_argument(
-        "--shape",
-        metavar="NAME|KEY=VALUE,...",
-        help="a model of the manifest, or experts=,top_k=,hidden=,intermediate=,tokens=",
-    )
-    verify.add_argument("--contract", metavar="GLOB", help="layer contracts; default: the shape's")
-    verify.add_argument(
-        "--generated", type=Path, metavar="DIR", help="default: the shipped modules"
-    )
-    verify.add_argument("--all", action="store_true", help="every layer contract and every variant")
-    verify.add_argument("--seed", type=int, default=0, help="of weights, tokens and routing")
-    verify.add_argument("-v", "--verbose", action="store_true", help="log each choice once")
-    verify.set_defaults(verb=_verify)
-
-    probe = verbs.add_parser("probe", help="does this device keep the arithmetic's promises")
-    probe.set_defaults(verb=_probe)
-    return parser
-
-
-def _cores() -> int:
-    """Those that this process may run on, where the system tells."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _worker_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--generated", type=Path, metavar="DIR", help="default: the shipped modules"
-    )
-    parser.add_argument(
-        "--jobs", type=int, default=_cores(), metavar="N", help="default: one a core"
-    )
-
-
-def _program_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--specs", type=Path, metavar="DIR", help="default: the shipped specs")
-    parser.add_argument(
-        "--spec", action="append", default=[], metavar="NAME", help="only this spec"
-    )
-    parser.add_argument(
-        "--contract",
-        action="append",
-        default=[],
-        metavar="GLOB",
-        help="only these contracts or layers",
-    )
-    parser.add_argument(
-        "--target", action="append", default=[], metavar="NAME", help="only this target"
-    )
-    parser.add_argument("--all", action="store_true", help="every contract, not only the models'")
 
 
 def _program(options: argparse.Namespace, *, portable: bool = False) -> Program:
@@ -327,7 +149,7 @@ def _bundle(options: argparse.Namespace) -> int:
 
 def _compile(options: argparse.Namespace) -> int:
     from generator.aot.check import chosen_entries, chosen_targets, compile_entries
-    from generator.aot.record import differing, write_calibration, write_record
+    from generator.aot.record import behind, summary, write_calibration, write_record
     from generator.resources import read_folder
     from generator.runtime.manifest import load
 
@@ -339,41 +161,19 @@ def _compile(options: argparse.Namespace) -> int:
         what = "measures designs that rules may have rejected"
         fix = "leave out --record and --missing"
         raise BuildError(Finding("--calibrate", what, fix))
-    known = read_folder(resources)
+    known = read_folder(resources) if options.missing else ()
     start = time.monotonic()
-    result = compile_entries(
-        manifest,
-        entries,
-        targets,
-        options.jobs,
-        _Bar(),
-        known=known if options.missing else (),
-    )
+    result = compile_entries(manifest, entries, targets, options.jobs, _Bar(), known=known)
     seconds = time.monotonic() - start
-    stale = 0
+    stale: list[str] = []
     for record in result.records:
-        figures = record.variants.values()
-        print(
-            f"{record.target}, Triton {record.triton}: {len(figures)} variants, at most"
-            f" {max(each.registers for each in figures)} registers,"
-            f" {max(each.shared for each in figures)} bytes of shared memory,"
-            f" {max(each.stack for each in figures)} of stack"
-        )
-        if options.record:
-            print(f"wrote {write_record(resources, record)}")
+        print(summary(record))
         if options.calibrate:
             print(f"wrote {write_calibration(resources, record, manifest)}")
-            continue
-        for symbol, recorded, found in differing(resources, record):
-            print(f"{record.name}: {symbol} is recorded with {recorded}; it takes {found}")
-            stale += 1
-    if options.generated is None and not options.record:
-        shipped = {(each.target, each.triton): each.variants for each in known}
-        for record in result.records:
-            lacking = record.variants.keys() - shipped.get((record.target, record.triton), {})
-            if lacking and (record.target, record.triton) in shipped:
-                print(f"{record.name} lacks {len(lacking)} variants, such as {min(lacking)}")
-                stale += len(lacking)
+        elif options.record:
+            print(f"wrote {write_record(resources, record)}")
+        else:
+            stale += behind(resources, record, whole=options.generated is None)
     counted = "outside the gates" if options.calibrate else "failures"
     print(
         f"{result.compiled} launches compiled in {seconds:.0f} s, {len(result.failures)} {counted}"
@@ -381,6 +181,8 @@ def _compile(options: argparse.Namespace) -> int:
     failures = () if options.calibrate else result.failures
     for failure in failures:
         print(f"{failure.name}: {failure.what}\n    {failure.look_at}", file=sys.stderr)
+    for line in stale:
+        print(line)
     if stale:
         print("records are stale; run `python -m generator compile --record`", file=sys.stderr)
     return 1 if failures or stale else 0
@@ -490,3 +292,17 @@ def _probe(options: argparse.Namespace) -> int:
         print(result, flush=True)
         broken += not result.holds
     return 1 if broken else 0
+
+
+VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "build": _build,
+    "check": _check,
+    "bundle": _bundle,
+    "compile": _compile,
+    "prefill": _prefill,
+    "list": _list,
+    "explain": _explain,
+    "schema": _schema,
+    "verify": _verify,
+    "probe": _probe,
+}

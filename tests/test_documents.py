@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from generator.cli import _parser
+from generator.arguments import parser
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = (
@@ -42,7 +42,7 @@ def test_commands_parse(name: str) -> None:
     joined = re.sub(r"\n\s*", " ", text(name))
     for command in COMMAND.findall(joined):
         words = shlex.split(re.split(r"[`|;,]| (?:shows|emits|compares|writes|asks)\b", command)[0])
-        _parser().parse_args(words[: _end(words)])
+        parser("").parse_args(words[: _end(words)])
 
 
 def _end(words: list[str]) -> int:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from generator.aot.record import differing, write_record
+from generator.aot.record import behind, write_record
 from generator.errors import BuildError
 from generator.resources import (
     Calibration,
@@ -39,10 +39,15 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
 def test_a_record_grows_and_its_figures_are_replaced(tmp_path: Path) -> None:
     write_record(tmp_path, record(a=FIGURES, b=FIGURES))
     found = record(b=OTHER, c=FIGURES)
-    assert list(differing(tmp_path, found)) == [("b", FIGURES, OTHER)]
+    [differs, lacks] = behind(tmp_path, found, whole=True)
+    name = found.name
+    assert differs == f"{name}: b is recorded with {FIGURES}; it takes {OTHER}"
+    assert lacks == f"{name} lacks 1 variants, such as c"
+    assert list(behind(tmp_path, found, whole=False)) == [differs]
+    assert list(behind(tmp_path / "elsewhere", found, whole=True)) == []
     path = write_record(tmp_path, found)
     assert read(path).variants == {"a": FIGURES, "b": OTHER, "c": FIGURES}
-    assert list(differing(tmp_path, found)) == []
+    assert list(behind(tmp_path, found, whole=True)) == []
 
 
 def test_a_calibration_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from generator.emit.sync import replace_file
 from generator.errors import BuildError, Finding
-from generator.resources import Calibration, Figures, Record, Taken, read, read_calibration
+from generator.files import replace_file
+from generator.resources import Calibration, Record, Taken, read, read_calibration
 from generator.runtime.manifest import Manifest
 
 
@@ -37,13 +37,31 @@ def write_calibration(directory: Path, record: Record, manifest: Manifest) -> Pa
     return _write(path, Calibration(record.target, record.triton, designs).text())
 
 
-def differing(directory: Path, record: Record) -> Iterator[tuple[str, Figures, Figures]]:
-    """Variants that are on record with other figures: symbol, recorded, found."""
+def behind(directory: Path, record: Record, *, whole: bool) -> Iterator[str]:
+    """What a folder has on record otherwise, of the same target and Triton; with `whole` also what
+    it lacks. Nothing where it has no such record.
+    """
     path = directory / record.name
-    known = read(path).variants if path.exists() else {}
+    if not path.exists():
+        return
+    known = read(path).variants
     for symbol, found in record.variants.items():
         if symbol in known and known[symbol] != found:
-            yield symbol, known[symbol], found
+            yield f"{record.name}: {symbol} is recorded with {known[symbol]}; it takes {found}"
+    lacking = record.variants.keys() - known.keys()
+    if lacking and whole:
+        yield f"{record.name} lacks {len(lacking)} variants, such as {min(lacking)}"
+
+
+def summary(record: Record) -> str:
+    """The most that any variant takes."""
+    figures = record.variants.values()
+    return (
+        f"{record.target}, Triton {record.triton}: {len(figures)} variants, at most"
+        f" {max(each.registers + each.accumulators for each in figures)} registers,"
+        f" {max(each.shared for each in figures)} bytes of shared memory,"
+        f" {max(each.stack for each in figures)} of stack"
+    )
 
 
 def _write(path: Path, text: str) -> Path:
