@@ -14,14 +14,20 @@ class NotCached(Exception):
     """A launch would compile; says the folder of the cache that it looked for."""
 
 
-class _Looking(FileCacheManager):  # type: ignore[misc]
-    """Triton's own file cache, except that a missing kernel is the end of it."""
+class _Looking:
+    """Stands for Triton's file cache, of which a compile asks first whether it has the kernel's
+    group; a missing one is the end of it.
+    """
 
-    def get_group(self, filename: str) -> dict[str, str] | None:
-        group: dict[str, str] | None = super().get_group(filename)
+    def __init__(self, key: str) -> None:
+        self.key = key
+        self.files = FileCacheManager(key)
+
+    def get_group(self, filename: str) -> dict[str, str]:
+        group: dict[str, str] | None = self.files.get_group(filename)
         if group is None or filename not in group:
             with suppress(OSError):  # Triton makes a key's folder before it looks into it
-                os.rmdir(self.cache_dir)
+                os.rmdir(self.files.cache_dir)
             raise NotCached(self.key)
         return group
 

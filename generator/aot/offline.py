@@ -7,11 +7,8 @@ Runs in worker processes only, for a process has one active driver.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
-import torch
 from triton.backends.compiler import GPUTarget
-from triton.backends.driver import DriverBase
 from triton.runtime import driver
 
 UNLIMITED = 1 << 30  # of any resource: what a device may refuse is judged by gates.py
@@ -28,19 +25,15 @@ class _Utils:
         return None, None, 0, 0, UNLIMITED
 
 
-class OfflineDriver(DriverBase):  # type: ignore[misc]
-    """Its devices are the targets that were made current, in order of first use: Triton remembers
-    compiled kernels by device.
+class OfflineDriver:
+    """As much of a Triton driver as a launch asks for. Its devices are the targets that were made
+    current, in order of first use: Triton remembers compiled kernels by device.
     """
 
     def __init__(self) -> None:
         self.utils = _Utils()
         self.targets: list[GPUTarget] = []
         self.device = 0
-
-    @classmethod
-    def is_active(cls) -> bool:
-        return True
 
     def use(self, target: GPUTarget) -> None:
         """Make a target the current device."""
@@ -51,9 +44,6 @@ class OfflineDriver(DriverBase):  # type: ignore[misc]
     def launcher_cls(self, source: object, metadata: object) -> Callable[..., None]:
         return lambda *_: None
 
-    def map_python_to_cpp_type(self, ty: str) -> str:
-        return ty
-
     def get_current_target(self) -> GPUTarget:
         return self.targets[self.device]
 
@@ -62,12 +52,6 @@ class OfflineDriver(DriverBase):  # type: ignore[misc]
 
     def get_current_stream(self, device: int) -> int:
         return 0
-
-    def get_active_torch_device(self) -> torch.device:
-        return torch.device("meta")
-
-    def get_benchmarker(self) -> Any:
-        raise NotImplementedError("nothing runs here, so nothing can be timed")
 
 
 def activate() -> OfflineDriver:

@@ -57,7 +57,8 @@ class _Worker:
         code = self.process.wait()
         self.errors.seek(0)
         tail = self.errors.read().strip().splitlines()[-TAIL:]
-        return {"died": f"the compiler's process ended with code {code}", "trace": "\n".join(tail)}
+        what = f"the compiler's process ended with code {code}"
+        return {"died": what, "killed": code < 0, "trace": "\n".join(tail)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,11 +154,12 @@ class Pool:
             try:
                 answer = self._workers[slot].ask(requests[index])
             except (OSError, ValueError) as error:  # the pool was closed meanwhile
-                answer = {"died": str(error), "trace": ""}
+                answer = {"died": str(error), "killed": True, "trace": ""}
             with self._lock:
                 if self._closed.is_set():
                     return
                 if "died" in answer:
+                    self._workers[slot].process.kill()
                     self._workers[slot].errors.close()
                     self._workers[slot] = self._new()
             events.put(Answered(index, answer))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from generator.aot.check import (
+from generator.aot.jobs import (
     Job,
     Progress,
     answered,
@@ -41,22 +41,6 @@ class Prefilled:
     compiled: tuple[Key, ...]  # those that were compiled now
     missing: tuple[Key, ...]  # those that are not there
     triton: str
-
-
-def _refuse_folder(cache: Path, look: bool) -> None:
-    """A cache that is not there holds nothing, and one that cannot be written takes nothing."""
-    if look and not cache.is_dir():
-        what = "is no folder, so no kernel is cached there"
-        raise BuildError(Finding(f"--cache {cache}", what, "leave out --verify to fill it"))
-    if look:
-        return
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=cache):
-            pass
-    except OSError as error:
-        what = f"cannot be written: {error.strerror}"
-        raise BuildError(Finding(f"--cache {cache}", what, "pass another folder")) from error
 
 
 def chosen_models(manifest: Manifest, names: Sequence[str]) -> list[str]:
@@ -129,3 +113,19 @@ def prefill(
     return Prefilled(
         tuple(keys.values()), tuple(compiled.values()), tuple(missing.values()), triton
     )
+
+
+def _refuse_folder(cache: Path, look: bool) -> None:
+    """A cache that is not there holds nothing, and one that cannot be written takes nothing."""
+    if look and not cache.is_dir():
+        what = "is no folder, so no kernel is cached there"
+        raise BuildError(Finding(f"--cache {cache}", what, "leave out --verify to fill it"))
+    if look:
+        return
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=cache):
+            pass
+    except OSError as error:
+        what = f"cannot be written: {error.strerror}"
+        raise BuildError(Finding(f"--cache {cache}", what, "pass another folder")) from error

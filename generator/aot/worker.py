@@ -19,6 +19,7 @@ from typing import Any, TextIO
 import torch
 import triton
 from triton.backends.compiler import GPUTarget
+from triton.errors import TritonError
 
 from generator.aot import offline
 from generator.aot.binary import figures
@@ -27,6 +28,8 @@ from generator.aot.looking import NotCached, look_only
 from generator.errors import GroupwiseError
 from generator.runtime.manifest import load
 
+# What the stages of a compile raise: Triton's own, and its passes and LLVM through their bindings.
+COMPILERS = (TritonError, RuntimeError)
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
 
@@ -44,7 +47,9 @@ class Worker:
         self.last = said
 
     def answer(self, request: Mapping[str, Any]) -> dict[str, object]:
-        """The answer to one request; `error` is what a compiler or the runtime refused."""
+        """The answer to one request. Anything unforeseen ends the process, whose last words the
+        pool tells.
+        """
         verbs = {"version": self.version, "launches": self.launches, "compile": self.compile}
         try:
             return verbs[request["verb"]](request)
@@ -52,8 +57,6 @@ class Worker:
             return {"missing": str(missing)}
         except GroupwiseError as error:
             return {"findings": [asdict(each) for each in error.findings]}
-        except Exception as error:  # a compiler may raise anything, and the build goes on
-            return {"error": _message(error), "trace": traceback.format_exc()}
 
     def version(self, request: Mapping[str, Any]) -> dict[str, object]:
         """Which Triton answers."""
@@ -85,8 +88,11 @@ class Worker:
         self.offline.use(target)
         self.last = {}
         entry.kernel.device_caches.pop(self.offline.device, None)
-        with look_only(request.get("look", False)):
-            entry.kernel[(1, 1)](*arguments, **entry.options)
+        try:
+            with look_only(request.get("look", False)):
+                entry.kernel[(1, 1)](*arguments, **entry.options)
+        except COMPILERS as error:
+            return {"error": _message(error), "trace": traceback.format_exc()}
         metadata, group = self.last["metadata"], self.last["metadata_group"]
         folder = Path(next(iter(group.values()))).parent.name
         facts: dict[str, object] = {"key": folder, "cached": self.last["cache_hit"]}

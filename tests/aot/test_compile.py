@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from generator.aot import pool
-from generator.aot.check import Progress
+from generator.aot.jobs import Progress
 from generator.aot.pool import Answered, Pool, Started
 from generator.cli import _Bar, main
 from generator.errors import BuildError
