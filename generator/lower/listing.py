@@ -182,7 +182,7 @@ def _compiled(variant: ListedVariant) -> str:
     if not variant.compiled:
         return "not compiled; "
     figures = [each.figures for each in variant.compiled]
-    registers = max(each.registers for each in figures)
+    registers = max(each.registers + each.accumulators for each in figures)
     shared, stack = max(each.shared for each in figures), max(each.stack for each in figures)
     spilled = f", {stack} of stack" if stack else ""
     return f"{registers} registers, {shared} bytes shared{spilled}; "

@@ -360,7 +360,8 @@ def test_rules_of_designs_variants_and_records_together_say_what_all_do(case: Ca
         reject_recorded(case.rejected, case.measured),
     )
     [rejection] = filter(None, found)
-    assert rejection == rejected(case.rejected, case.measured)
+    whole = rejected(case.rejected, case.measured)
+    assert whole is not None and rejection == whole and rejection.what == whole.what
     kinds = (DESIGN_RULES, VARIANT_RULES, RECORD_RULES)
     assert rejection.rule in kinds[found.index(rejection)]
 
