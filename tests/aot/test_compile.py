@@ -34,6 +34,14 @@ for line in sys.stdin:
     print(json.dumps({"said": request["verb"]}), flush=True)
 """
 
+# The command line, told to heed interrupts: what a shell starts in the background ignores them.
+MAIN = """
+import signal, sys
+from generator.cli import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.exit(main(sys.argv[1:]))
+"""
+
 
 @pytest.fixture(scope="module")
 def emitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -162,7 +170,7 @@ def test_a_worker_that_dies_is_told_and_replaced(
 
 
 def test_an_interrupt_ends_the_workers_and_writes_nothing(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "generator", *ARGUMENTS, "--record", "--specs", str(tmp_path)]
+    command = [sys.executable, "-c", MAIN, *ARGUMENTS, "--record", "--specs", str(tmp_path)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while not (workers := children(process.pid)) and time.monotonic() < deadline:
