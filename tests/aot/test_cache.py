@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import astuple
 from pathlib import Path
 
 import pytest
@@ -17,16 +16,15 @@ from generator.errors import BuildError
 from generator.runtime.cache import install
 from generator.version import VERSION
 from tests.blocked import python
-from tests.emit.compiling import Request
 
 ROOT = Path(__file__).parents[2]
 CONTRACT = "up_w8gn_a8_swiglu_bf16_v1"
 COMPILE = """\
 import json, sys, triton
-from tests.emit.compiling import Request, _compile
+from tests.emit.compiling import compiled
 hits = []
 triton.knobs.compilation.listener = lambda **facts: hits.append(facts["cache_hit"])
-_compile(Request(*json.loads(sys.argv[1])))
+compiled(sys.argv[1], sys.argv[2])
 print(json.dumps(hits))
 """
 
@@ -42,8 +40,8 @@ def environment(cache: Path, *path: Path) -> dict[str, str]:
 
 def hits(module: Path, symbol: str, cache: Path) -> list[bool]:
     """Whether each compile of a module for sm_90 finds its kernel in a cache."""
-    request = json.dumps(astuple(Request(str(module), symbol, "cuda", 90, 32)))
-    done = python("-c", COMPILE, request, environment=environment(cache, ROOT), cwd=ROOT)
+    settings = environment(cache, ROOT)
+    done = python("-c", COMPILE, str(module), symbol, environment=settings, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     found: list[bool] = json.loads(done.stdout)
     return found

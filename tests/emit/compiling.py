@@ -35,8 +35,8 @@ def ptx(path: Path, symbol: str, *, enable_fp_fusion: bool = False) -> str:
     return text
 
 
-def _compile(path: str, symbol: str, enable_fp_fusion: bool) -> str:
-    """Types come from the parameters' comments."""
+def compiled(path: str, symbol: str, enable_fp_fusion: bool = False) -> str:
+    """The PTX of one kernel, compiled in this process. Types come from the parameters' comments."""
     import importlib.util
 
     import triton
@@ -63,4 +63,4 @@ def _compile(path: str, symbol: str, enable_fp_fusion: bool) -> str:
 
 
 if __name__ == "__main__":
-    print(json.dumps(_compile(**json.load(sys.stdin))))
+    print(json.dumps(compiled(**json.load(sys.stdin))))
