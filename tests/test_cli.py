@@ -117,6 +117,14 @@ def test_a_bad_name_is_2_and_writes_nothing(
     assert written(tmp_path) == set()
 
 
+@pytest.mark.parametrize("most", ["0", "-1"])
+def test_no_candidates_are_2_and_write_nothing(tmp_path: Path, most: str) -> None:
+    done = generator("build", "--candidates", most, "--out", "generated", cwd=tmp_path)
+    said = f"[build] --candidates: is {most}; use 1 or more\n"
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
+    assert written(tmp_path) == set()
+
+
 def test_filters_narrow_what_is_built(tmp_path: Path) -> None:
     filters = ("--spec", "w8a8", "--contract", "up_w8g128_*", "--target", "sm_80")
     done = generator("build", *filters, "--out", "generated", cwd=tmp_path)
@@ -221,7 +229,8 @@ def test_a_variant_that_spills_on_record_is_built_no_more(printed: Printed, tmp_
     [at] = (index for index, line in enumerate(lines) if " by spills: " in line)
     assert lines[at].split()[:4] == ["rejected", str(len(before)), "by", "spills:"]
     assert lines[at + 1].endswith(
-        "8 bytes of stack, compiled for sm_90 by Triton 3.9.0; use other warps or tiles"
+        f"8 bytes of stack in {asked[1]}, compiled for sm_90 by Triton 3.9.0;"
+        " use other warps or tiles"
     )
 
 

@@ -44,10 +44,17 @@ def test_a_record_grows_and_its_figures_are_replaced(tmp_path: Path) -> None:
     assert differs == f"{name}: b is recorded with {FIGURES}; it takes {OTHER}"
     assert lacks == f"{name} lacks 1 variants, such as c"
     assert list(behind(tmp_path, found, whole=False)) == [differs]
-    assert list(behind(tmp_path / "elsewhere", found, whole=True)) == []
     path = write_record(tmp_path, found)
     assert read(path).variants == {"a": FIGURES, "b": OTHER, "c": FIGURES}
     assert list(behind(tmp_path, found, whole=True)) == []
+
+
+def test_a_record_of_the_whole_build_keeps_what_is_gone_only_where_it_spills(
+    tmp_path: Path,
+) -> None:
+    write_record(tmp_path, record(a=FIGURES, b=FIGURES, c=OTHER))
+    path = write_record(tmp_path, record(d=FIGURES), emitted={"a", "d"})
+    assert read(path).variants == {"a": FIGURES, "c": OTHER, "d": FIGURES}
 
 
 def test_a_calibration_is_read_as_it_was_written(tmp_path: Path) -> None:

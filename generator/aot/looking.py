@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from pathlib import Path
 
 from triton import knobs
 from triton.runtime.cache import FileCacheManager
@@ -21,13 +21,13 @@ class _Looking:
 
     def __init__(self, key: str) -> None:
         self.key = key
+        if not (Path(knobs.cache.dir) / key).is_dir():  # which Triton's own would make
+            raise NotCached(key)
         self.files = FileCacheManager(key)
 
     def get_group(self, filename: str) -> dict[str, str]:
         group: dict[str, str] | None = self.files.get_group(filename)
         if group is None or filename not in group:
-            with suppress(OSError):  # Triton makes a key's folder before it looks into it
-                os.rmdir(self.files.cache_dir)
             raise NotCached(self.key)
         return group
 

@@ -44,10 +44,14 @@ class Prefilled:
 
 
 def chosen_models(manifest: Manifest, names: Sequence[str]) -> list[str]:
-    """The named models, else all. Raises BuildError for one that there is not, or that no layer of
-    the manifest serves.
+    """The named models, else all that the manifest has layers of. Raises BuildError where there is
+    none, and for a name that there is not.
     """
     served = [name for name, model in manifest.models.items() if model.layers]
+    if not served:
+        nothing = "holds no layer of any model, so there is no call to serve"
+        write = "name the layer in a file of specs/models/, and build again"
+        raise BuildError(Finding(str(manifest.directory), nothing, write))
     unknown = [name for name in names if name not in served]
     if unknown:
         what = {
@@ -75,8 +79,10 @@ def prefill(
 
     The calls are those of the runtime's own choice of targets. On AMD, weights that are parts of a
     storage of 2 GiB and more are other keys, unless a model's are that long themselves. Raises
-    BuildError where a kernel does not compile, and where a model has none.
+    BuildError where a kernel does not compile, where a model has none, and for a target that
+    another Triton serves.
     """
+    _refuse_stand_in(target)
     _refuse_folder(cache, look)
     cache = cache.resolve()  # Triton writes it into the cache, and a server may start elsewhere
     anywhere = [name for name, each in manifest.targets.items() if each.backend == "any"]
@@ -113,6 +119,13 @@ def prefill(
     return Prefilled(
         tuple(keys.values()), tuple(compiled.values()), tuple(missing.values()), triton
     )
+
+
+def _refuse_stand_in(target: Target) -> None:
+    if target.compiler is not None and target.compiler.stand_in:
+        what = "has a stand-in for a compiler; its own Triton looks for other kernels"
+        fix = "serve once on such a device: what it compiled stays in its cache"
+        raise BuildError(Finding(f"--target {target.name}", what, fix))
 
 
 def _refuse_folder(cache: Path, look: bool) -> None:

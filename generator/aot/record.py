@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,13 +12,18 @@ from generator.resources import Calibration, Record, Taken, read, read_calibrati
 from generator.runtime.manifest import Manifest
 
 
-def write_record(directory: Path, record: Record) -> Path:
-    """Add to a record, or make it; figures of the same variants are replaced. What nothing emits
-    any more stays, for it says why.
+def write_record(directory: Path, record: Record, emitted: Container[str] | None = None) -> Path:
+    """Add to a record, or make it; figures of the same variants are replaced. Where `emitted` names
+    all that there is, the rest goes, but for what spills: that says why it is not emitted.
     """
     path = directory / record.name
     if path.exists():
-        record = replace(record, variants={**read(path).variants, **record.variants})
+        known = {
+            symbol: each
+            for symbol, each in read(path).variants.items()
+            if emitted is None or each.stack or symbol in emitted
+        }
+        record = replace(record, variants={**known, **record.variants})
     return _write(path, record.text())
 
 
@@ -39,12 +44,9 @@ def write_calibration(directory: Path, record: Record, manifest: Manifest) -> Pa
 
 def behind(directory: Path, record: Record, *, whole: bool) -> Iterator[str]:
     """What a folder has on record otherwise, of the same target and Triton; with `whole` also what
-    it lacks. Nothing where it has no such record.
+    it lacks.
     """
-    path = directory / record.name
-    if not path.exists():
-        return
-    known = read(path).variants
+    known = read(directory / record.name).variants
     for symbol, found in record.variants.items():
         if symbol in known and known[symbol] != found:
             yield f"{record.name}: {symbol} is recorded with {known[symbol]}; it takes {found}"

@@ -15,7 +15,7 @@ from generator.spec.canonical import digest
 from generator.spec.model import Model, Target
 
 CUDA_WARP = 32  # threads, on every device that Triton's CUDA back end compiles for
-SCHEMA = 3  # raised when a reader of the old shape would go wrong
+SCHEMA = 4  # raised when a reader of the old shape would go wrong
 
 
 def manifest(program: Program, templates: Path) -> str:

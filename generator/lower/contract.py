@@ -17,6 +17,7 @@ from generator.formats import FORMATS
 from generator.spec.model import Model, ModelLayer, Spec
 
 Axes = dict[str, object]
+WIDE = ("bf16", "fp16")  # formats that only conversions tell apart
 
 
 def group_name(group_k: int | None) -> str:
@@ -86,18 +87,41 @@ class GemmContract:
         """What designs are judged by: one for all contracts that move and multiply alike."""
 
         def as_wide(name: str) -> str:
-            return "bf16" if FORMATS[name].bits == 16 else name
+            return WIDE[0] if name in WIDE else name
 
         return replace(
             self,
             input=as_wide(self.input),
             rounding=self.rounding and "half_even",
-            rounded="bf16",
+            rounded=WIDE[0],
             exp=self.exp and "exact",
             output=as_wide(self.output),
             amax=False,
-            version=1,
         )
+
+    def alike(self) -> Iterator[GemmContract]:
+        """Every contract of its geometry."""
+
+        def any_wide(name: str) -> tuple[str, ...]:
+            return WIDE if name in WIDE else (name,)
+
+        for given, rounding, rounded, exp, output, amax in product(
+            any_wide(self.input),
+            ("half_even", "half_away") if self.rounding else (None,),
+            WIDE,
+            ("exact", "device") if self.exp else (None,),
+            any_wide(self.output),
+            (False, True) if self.gate else (False,),
+        ):
+            yield replace(
+                self,
+                input=given,
+                rounding=rounding,
+                rounded=rounded,
+                exp=exp,
+                output=output,
+                amax=amax,
+            )
 
     def axes(self) -> Axes:
         return asdict(self)

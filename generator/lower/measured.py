@@ -6,9 +6,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from typing import TYPE_CHECKING
 
+from generator.lower.contract import Contract, GemmContract
 from generator.resources import Calibration, Figures, Record
+
+if TYPE_CHECKING:
+    from generator.lower.variant import Variant
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +31,10 @@ class Measured:
 
     records: Sequence[Record] = ()
     calibrations: Sequence[Calibration] = ()
+
+    def __hash__(self) -> int:
+        """Cheap, for a process has one or few of them."""
+        return hash((len(self.records), len(self.calibrations)))
 
     @cached_property
     def _by_symbol(self) -> dict[str, tuple[Compiled, ...]]:
@@ -55,20 +64,35 @@ class Measured:
                 worst[symbol] = (stack, by)
         return worst
 
-    def any_spills(self, prefix: str) -> bool:
+    def any_spills(self, prefixes: tuple[str, ...]) -> bool:
         """Whether a variant whose symbol begins so is on record as spilling."""
-        return any(symbol.startswith(prefix) for symbol in self._stacks)
+        return any(symbol.startswith(prefixes) for symbol in self._stacks)
 
     def of(self, symbol: str) -> tuple[Compiled, ...]:
         """Every record of a variant, by target and version of Triton."""
         return self._by_symbol.get(symbol, ())
 
-    def spills(self, symbol: str) -> str | None:
-        """The largest stack on record, and whose; None where nothing spilled or is on record."""
-        if symbol not in self._stacks:
+    def spills(self, variant: Variant) -> str | None:
+        """The largest stack on record, and whose; None where nothing spilled or is on record. What
+        spills in one contract of a geometry is told of all.
+        """
+        found = [
+            (*self._stacks[symbol], name)
+            for name in alike(variant.contract)
+            if (symbol := variant.symbol_in(name)) in self._stacks
+        ]
+        if not found:
             return None
-        stack, by = self._stacks[symbol]
-        return f"{stack} bytes of stack, compiled for {by}; use other warps or tiles"
+        stack, by, name = max(found, key=lambda each: each[0])
+        return f"{stack} bytes of stack in {name}, compiled for {by}; use other warps or tiles"
+
+
+@cache
+def alike(contract: Contract) -> tuple[str, ...]:
+    """The names of every contract of its geometry."""
+    if not isinstance(contract, GemmContract):
+        return (contract.name,)
+    return tuple(dict.fromkeys(each.name for each in contract.alike()))
 
 
 UNMEASURED = Measured()

@@ -14,7 +14,7 @@ from generator.lower.bands import ANY, Band, bands
 from generator.lower.contract import Contract, GemmContract
 from generator.lower.cost import Shape, cost
 from generator.lower.enumerate import designs, space
-from generator.lower.measured import UNMEASURED, Measured
+from generator.lower.measured import UNMEASURED, Measured, alike
 from generator.lower.prune import Rejection, reject_design, reject_recorded, reject_variant
 from generator.lower.variant import Design, Variant
 from generator.spec.model import Frozen, Limits, Spec, Target
@@ -99,10 +99,7 @@ def lower(
     listed = space(spec, contract.operation)
     geometry = contract.geometry if isinstance(contract, GemmContract) else contract
     judged = _judge(geometry, listed, target, spec.limits)
-    recorded: tuple[Rejection, ...] = ()
-    if measured.any_spills(f"{contract.name}_{target.name}_"):
-        own = (Variant(contract, each.design, target, spec.limits) for each in judged.legal)
-        recorded = tuple(filter(None, (reject_recorded(each, measured) for each in own)))
+    recorded = _recorded(geometry, listed, target, spec.limits, measured)
     rejections = judged.rejections + recorded
     legal = len(judged.legal) - len(recorded)
     if not legal:
@@ -145,6 +142,17 @@ def _judge(geometry: Contract, listed: Frozen, target: Target, limits: Limits) -
         else:
             rejections.append(rejection)
     return Judged(len(legal) + len(rejections), tuple(legal), tuple(rejections))
+
+
+@cache
+def _recorded(
+    geometry: Contract, listed: Frozen, target: Target, limits: Limits, measured: Measured
+) -> tuple[Rejection, ...]:
+    """What the record holds against designs that rules find legal."""
+    if not measured.any_spills(tuple(f"{name}_{target.name}_" for name in alike(geometry))):
+        return ()
+    legal = _judge(geometry, listed, target, limits).legal
+    return tuple(filter(None, (reject_recorded(each, measured) for each in legal)))
 
 
 @cache

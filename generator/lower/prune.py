@@ -196,7 +196,7 @@ def _room_for(variant: Variant) -> str:
 
 
 def _spills(variant: Variant, measured: Measured) -> str | None:
-    return measured.spills(variant.symbol)
+    return measured.spills(variant)
 
 
 def _warp_work(variant: Variant) -> str | None:

@@ -1,9 +1,9 @@
 """Registers that one thread of a GEMM needs, foretold from its design.
 
 need = what it holds of sums or results + half of the fragments of a dot's operands + a few for each
-further dot of a turn + a reserve. The reserves are fitted to compiled designs, the recorded ones of
-`specs/resources/`; `tests/lower/test_calibration.py` compares what is foretold with what was
-measured.
+further dot of a turn + a reserve. The reserves are fitted to compiled designs, those of
+`specs/resources/calibration/`; `tests/lower/test_calibration.py` compares what is foretold with
+what was measured.
 """
 
 from __future__ import annotations

@@ -79,7 +79,11 @@ class Variant:
     @property
     def symbol(self) -> str:
         """What a profiler shows."""
-        return f"{self.contract.name}_{self.target.name}_{self.design.name}"
+        return self.symbol_in(self.contract.name)
+
+    def symbol_in(self, contract: str) -> str:
+        """That of the same design of another contract."""
+        return f"{contract}_{self.target.name}_{self.design.name}"
 
     @property
     def path(self) -> str:

@@ -14,7 +14,7 @@ from ..errors import BuildError, Finding
 from .entry import Count, Entry, damaged
 
 DIMENSIONS = {"rows", "N", "K", "experts"}  # what conditions and counts may speak of
-SCHEMA = 3  # the manifest that this reader understands
+SCHEMA = 4  # the manifest that this reader understands
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +24,7 @@ class Compiler:
     backend: str
     arch: int | str
     warp_size: int
+    stand_in: bool  # the device's own Triton is another
 
 
 @dataclass(frozen=True, slots=True)

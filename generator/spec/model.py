@@ -267,6 +267,7 @@ class Compiler(Frozen):
 
     backend: Literal["cuda", "hip"]
     arch: int | Name  # 90 for sm_90, gfx942
+    stand_in: bool = False  # the device's own Triton is another: nothing made here runs on it
 
 
 class Target(Frozen):

@@ -125,6 +125,28 @@ def test_verify_compiles_nothing_and_names_what_is_missing(
     assert sorted(less.rglob("*")) == before  # nothing was written
 
 
+@pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="needs a folder that takes no files")
+def test_verify_looks_where_nothing_can_be_written(
+    emitted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["prefill", *arguments(emitted, Path("/sys/kernel")), "--verify"]) == 1
+    assert "a launch would compile; /sys/kernel lacks " in capsys.readouterr().out
+
+
+def test_nothing_to_serve_is_no_full_cache(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No model has this layer."""
+    out = tmp_path / "emitted"
+    contract = "layer_w8g64_a8_swiglu_bf16_v1"
+    build = ["build", "--contract", contract, "--target", "portable", "--out", str(out)]
+    assert main(build) == 0
+    for models in ((), ("--models", MODEL)):
+        given = ["--generated", str(out), "--cache", str(tmp_path), "--verify", *models]
+        assert main(["prefill", "--target", "sm_90", *given]) == 2
+        assert "holds no layer of any model" in capsys.readouterr().err
+
+
 def test_a_second_prefill_finds_all(
     emitted: Path, cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -139,6 +161,7 @@ def test_a_second_prefill_finds_all(
         (("--models", "gpt-0"), "--models gpt-0: no such model; use"),
         (("--models", UNSERVED), f"--models {UNSERVED}: has no layer in"),
         (("--target", "portable"), "--target portable: has no compiler of its own"),
+        (("--target", "ilu"), "--target ilu: has a stand-in for a compiler; its own Triton"),
         (("--verify", "--cache", "no/such"), "--cache no/such: is no folder"),
         (("--cache", __file__), f"--cache {__file__}: cannot be written: File exists"),
     ],

@@ -180,7 +180,6 @@ def test_contracts_that_move_and_multiply_alike_share_a_geometry() -> None:
         {"rounded": "fp16"},
         {"exp": "device"},
         {"amax": True},
-        {"version": 2},
     ):
         assert replace(up, **alike).geometry == up.geometry == up
     assert replace(down, input="fp16", rounding="half_away").geometry == down.geometry == down
@@ -190,10 +189,21 @@ def test_contracts_that_move_and_multiply_alike_share_a_geometry() -> None:
         {"weights": "int4"},
         {"gate": None},
         {"scale": "fp16"},
+        {"version": 2},
     ):
         assert replace(up, **other).geometry != up.geometry
     assert replace(down, input="fp32").geometry != down.geometry
     assert replace(down, input="int8", rounding=None).geometry != down.geometry
+
+
+def test_contracts_of_one_geometry_name_each_other() -> None:
+    every = program(SHIPPED, Selection(everything=True, targets=("portable",)))
+    gemms = {each.contract for each in every.plans if isinstance(each.contract, GemmContract)}
+    for each in gemms:
+        alike = set(each.alike())
+        assert each in alike
+        assert {other.geometry for other in alike} == {each.geometry}
+        assert {other for other in gemms if other.geometry == each.geometry} <= alike
 
 
 OTHER_GROUPS = SPEC.weights.model_copy(update={"group_k": (1024,)})

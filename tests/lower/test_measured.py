@@ -31,10 +31,30 @@ def test_calibrations_say_what_spills_and_nothing_of_the_rest() -> None:
     """They hold too little for a record of a variant."""
     measured = calibrated({FIRST: 40, SECOND: 0})
     assert measured.of(FIRST.symbol) == ()
-    assert measured.spills(FIRST.symbol) == (
-        "40 bytes of stack, compiled for sm_1 by Triton 3.6.0; use other warps or tiles"
+    assert measured.spills(FIRST) == (
+        f"40 bytes of stack in {FIRST.contract.name}, compiled for sm_1 by Triton 3.6.0;"
+        " use other warps or tiles"
     )
-    assert measured.spills(SECOND.symbol) is None
+    assert measured.spills(SECOND) is None
+
+
+def test_what_spills_in_one_contract_is_told_of_all_of_its_geometry() -> None:
+    """As the designs of all of them are judged by one."""
+    contract = FIRST.gemm
+    assert contract is not None and contract.output == "bf16"
+    twin = replace(FIRST, contract=replace(contract, output="fp16"))
+    other = replace(FIRST, contract=replace(contract, group_k=64))
+    for measured in (recorded({FIRST: 24}), calibrated({FIRST: 24})):
+        told = measured.spills(twin)
+        assert told is not None and f" in {contract.name}, " in told
+        assert measured.spills(other) is None
+
+
+def test_no_design_is_kept_that_spills_in_a_contract_of_its_geometry() -> None:
+    every = program(SHIPPED, Selection(everything=True))
+    kept = [variant for plan in every.plans for variant in plan.kept]
+    assert len(kept) > 1000
+    assert [each.symbol for each in kept if every.measured.spills(each)] == []
 
 
 @pytest.mark.parametrize(("record", "calibration", "by"), [(8, 40, "sm_1"), (40, 8, "sm_0")])
@@ -42,8 +62,9 @@ def test_the_largest_stack_is_told(record: int, calibration: int, by: str) -> No
     measured = Measured(
         recorded({FIRST: record}).records, calibrated({FIRST: calibration}).calibrations
     )
-    told = measured.spills(FIRST.symbol)
-    assert told is not None and told.startswith(f"40 bytes of stack, compiled for {by} ")
+    told = measured.spills(FIRST)
+    assert told is not None and told.startswith("40 bytes of stack in ")
+    assert f", compiled for {by} by " in told
 
 
 @pytest.fixture(scope="module")

@@ -341,7 +341,7 @@ def test_no_strategy_for_a_contract_is_refused_with_the_rule() -> None:
 
 
 def test_design_on_record_with_a_stack_makes_way_for_the_next() -> None:
-    """The record of a contract says nothing of another, though both are judged once."""
+    """Also where it is that of a contract of the same geometry, for both are judged once."""
     target = changed(TARGET, row_tiles=(16,))
     asked = contract("down", 128)
     foretold = lower(SPEC, asked, target, SOURCES)
@@ -353,7 +353,12 @@ def test_design_on_record_with_a_stack_makes_way_for_the_next() -> None:
     [rejection] = plan.rejections[len(foretold.rejections) :]
     assert (rejection.design, rejection.rule.name) == (first.design, "spills")
     assert first.design not in {design for each in plan.bands for design in each.designs}
-    other = replace(first, contract=replace(asked, output="fp16", rounded="fp16"))
+    alike, other = (
+        replace(first, contract=replace(asked, output="fp16", **more))
+        for more in ({"rounded": "fp16"}, {"group_k": 64})
+    )
+    again = lower(SPEC, asked, target, SOURCES, recorded({alike: 8}))
+    assert (again.kept, again.legal) == (plan.kept, plan.legal)
     assert lower(SPEC, asked, target, SOURCES, recorded({other: 8})) == foretold
 
 
@@ -375,7 +380,8 @@ def test_nothing_but_stacks_is_refused_with_the_largest() -> None:
     with pytest.raises(BuildError) as caught:
         lower(spec, asked, target, SOURCES, recorded(every))
     assert "no legal design: spills rejects" in str(caught.value)
-    assert "16 bytes of stack, compiled for sm_0 by Triton 3.9.0" in str(caught.value)
+    stack = f"16 bytes of stack in {asked.name}, compiled for sm_0 by Triton 3.9.0"
+    assert stack in str(caught.value)
 
 
 def test_shapes_that_no_design_accepts_are_refused_by_size() -> None:

@@ -302,7 +302,7 @@ def test_a_design_on_record_with_a_stack_is_rejected_and_says_so() -> None:
     known = sum(each.rejected for each in before.rejected if each.rule == "spills")
     assert spills.rejected == known + 1
     assert facts.legal == before.legal - 1
-    assert "bytes of stack, compiled for sm_" in spills.what
+    assert f"bytes of stack in {DOWN}, compiled for sm_90 by" in spills.what
 
 
 def test_designs_without_bands_of_their_own_lose_by_cost() -> None:

@@ -291,14 +291,16 @@ CASES = (
     Case(
         "spills",
         gemm(m=64),
-        "24 bytes of stack, compiled for sm_0 by Triton 3.9.0; use other warps or tiles",
+        "24 bytes of stack in down_w8gn_a8_bf16_v1, compiled for sm_0 by Triton 3.9.0;"
+        " use other warps or tiles",
         gemm(m=64, warps=8),
         measured=recorded({gemm(m=64): 24, gemm(m=64, warps=8): 0}),
     ),
     Case(  # a calibration counts as much as a record, and the largest stack is told
         "spills",
         gemm(m=64),
-        "32 bytes of stack, compiled for sm_1 by Triton 3.6.0; use other warps or tiles",
+        "32 bytes of stack in down_w8gn_a8_bf16_v1, compiled for sm_1 by Triton 3.6.0;"
+        " use other warps or tiles",
         gemm(m=64, warps=8),
         measured=Measured(
             recorded({gemm(m=64): 24}).records,

@@ -22,8 +22,8 @@ INFINITY_BITS = tl.constexpr(0x7F800000)  # fp32 bit patterns from here on are n
 # Design: how this module computes it.
 BLOCK_M = tl.constexpr(32)  # rows per program
 BLOCK_N = tl.constexpr(32)  # columns per program
-BLOCK_K = tl.constexpr(32)  # K elements per dot
-STEPS = tl.constexpr(5)  # turns of the inner loop
+BLOCK_K = tl.constexpr(64)  # K elements per dot
+STEPS = tl.constexpr(2)  # turns of the inner loop
 K_UNIT = tl.constexpr(64)  # K is a multiple of it
 NIBBLE = tl.constexpr(0.0625)  # weights are multiplied 16 times too large
 
@@ -51,7 +51,7 @@ def _codes(a, inv_smooth, scale, finite):
 
 
 @triton.jit(do_not_specialize=["n_tiles", "k_units"])
-def down_w4g320_a8_bf16_requantbf16_v1_portable_m32n32k32_w4s3_shift_tail_wide(
+def down_w4g320_a8_bf16_requantbf16_v1_portable_m32n32k64_w8s2_shift_tail_wide(
     x_ptr,  # bf16 [rows, K], rows sorted by expert
     row_amax_ptr,  # int32 [rows], bits of the largest |x * inv_smooth| of each row
     inv_smooth_ptr,  # fp32 [experts, K]
@@ -80,6 +80,7 @@ def down_w4g320_a8_bf16_requantbf16_v1_portable_m32n32k32_w4s3_shift_tail_wide(
         nothing = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.bfloat16)
         tl.store(y_ptrs, nothing, mask=row_ok[:, None])
         return
+    k64 = tl.arange(0, 64)
     k32 = tl.arange(0, 32)
     x_ptrs = x_ptr + rows.to(tl.int64)[:, None] * K
     inv_smooth_ptrs = inv_smooth_ptr + expert.to(tl.int64) * K
@@ -92,21 +93,29 @@ def down_w4g320_a8_bf16_requantbf16_v1_portable_m32n32k32_w4s3_shift_tail_wide(
 
     acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
     for _ in range(groups):
-        # One group, in two planes, in exact tiles: 5 * 32.
+        # One group, in two planes, in exact tiles: 2 * 64 + 32.
         total = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.int32)
         for _ in range(STEPS):
-            a = tl.load(x_ptrs + k32, mask=row_ok[:, None], other=0.0)
-            x0 = _codes(a, tl.load(inv_smooth_ptrs + k32), row_scale, finite)
-            a = tl.load(x_ptrs + PLANE_K + k32, mask=row_ok[:, None], other=0.0)
-            x1 = _codes(a, tl.load(inv_smooth_ptrs + PLANE_K + k32), row_scale, finite)
-            w = tl.load(w_ptrs + k32)
+            a = tl.load(x_ptrs + k64, mask=row_ok[:, None], other=0.0)
+            x0 = _codes(a, tl.load(inv_smooth_ptrs + k64), row_scale, finite)
+            a = tl.load(x_ptrs + PLANE_K + k64, mask=row_ok[:, None], other=0.0)
+            x1 = _codes(a, tl.load(inv_smooth_ptrs + PLANE_K + k64), row_scale, finite)
+            w = tl.load(w_ptrs + k64)
             total = tl.dot(x0, tl.trans(_low(w)), total, out_dtype=tl.int32)
             total = tl.dot(x1, tl.trans(_high(w)), total, out_dtype=tl.int32)
             x_ptrs += BLOCK_K
             inv_smooth_ptrs += BLOCK_K
             w_ptrs += BLOCK_K
-        x_ptrs += PLANE_K
-        inv_smooth_ptrs += PLANE_K
+        a = tl.load(x_ptrs + k32, mask=row_ok[:, None], other=0.0)
+        x0 = _codes(a, tl.load(inv_smooth_ptrs + k32), row_scale, finite)
+        a = tl.load(x_ptrs + PLANE_K + k32, mask=row_ok[:, None], other=0.0)
+        x1 = _codes(a, tl.load(inv_smooth_ptrs + PLANE_K + k32), row_scale, finite)
+        w = tl.load(w_ptrs + k32)
+        total = tl.dot(x0, tl.trans(_low(w)), total, out_dtype=tl.int32)
+        total = tl.dot(x1, tl.trans(_high(w)), total, out_dtype=tl.int32)
+        x_ptrs += GROUP_K - STEPS * BLOCK_K
+        inv_smooth_ptrs += GROUP_K - STEPS * BLOCK_K
+        w_ptrs += PLANE_K - STEPS * BLOCK_K
         w_scale = tl.load(w_scale_ptrs).to(tl.float32) * NIBBLE
         acc = tl.fma(total.to(tl.float32), w_scale[None, :], acc)
         w_scale_ptrs += N
@@ -133,4 +142,4 @@ def down_w4g320_a8_bf16_requantbf16_v1_portable_m32n32k32_w4s3_shift_tail_wide(
     tl.store(y_ptrs, (acc * x_scale).to(tl.bfloat16), mask=row_ok[:, None])
 
 
-OPTIONS = {"num_warps": 4, "num_stages": 3, "enable_fp_fusion": False}
+OPTIONS = {"num_warps": 8, "num_stages": 2, "enable_fp_fusion": False}
