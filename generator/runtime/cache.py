@@ -7,6 +7,7 @@ cache lies. Only a group, which lists the files of one kernel, names them by abs
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import triton
@@ -20,6 +21,7 @@ FILL = "fill the cache again, then `python -m generator bundle --cache DIR`"
 
 def install(source: Path | str | None = None, destination: Path | str | None = None) -> int:
     """Copy what is missing of a filled Triton cache; returns how many of its folders were added to.
+    Groups that name files where none are, as in a cache that was moved, count as missing.
 
     `source` is by default what the package brought, `destination` the cache of this process.
     Processes may do so at once, and while others compile. Raises BuildError where there is nothing
@@ -43,12 +45,22 @@ def _add(folder: Path, target: Path) -> bool:
     process left unfinished is completed.
     """
     files = sorted(folder.iterdir(), key=lambda each: (each.name.startswith(GROUP), each.name))
-    missing = [each for each in files if not (target / each.name).exists()]
+    missing = [each for each in files if not _there(target / each.name)]
     target.mkdir(parents=True, exist_ok=True)
     for each in missing:
         moves = each.name.startswith(GROUP)
         replace_file(target / each.name, _group(each, target) if moves else each.read_bytes())
     return bool(missing)
+
+
+def _there(path: Path) -> bool:
+    """Whether Triton would find a file, and what it lists where it is a group."""
+    if not path.exists() or not path.name.startswith(GROUP):
+        return path.exists()
+    try:
+        return all(map(os.path.isfile, json.loads(path.read_bytes())["child_paths"].values()))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return False
 
 
 def _group(path: Path, target: Path) -> bytes:

@@ -23,7 +23,14 @@ from .nibbles import (
     rows_of_pairs,
     rows_of_planes,
 )
-from .packed import SEED_NAMES, PackedExperts, kernel_shapes, seed_shapes, size_findings
+from .packed import (
+    SEED_NAMES,
+    PackedExperts,
+    is_shard,
+    kernel_shapes,
+    seed_shapes,
+    size_findings,
+)
 from .workspace import torch_dtype
 
 
@@ -116,8 +123,7 @@ def _exact(scale: torch.Tensor, dtype: torch.dtype) -> bool:
 
 
 def _check_shard(shard: tuple[int, int]) -> None:
-    pair = isinstance(shard, tuple | list) and len(shard) == 2
-    if not pair or not all(isinstance(each, int) for each in shard) or not 0 <= shard[0] < shard[1]:
+    if not is_shard(shard):
         fix = "pass (rank, size), 0 <= rank < size"
         raise PackError(Finding("shard", f"is {shard!r}", fix))
 

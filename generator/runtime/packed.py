@@ -29,6 +29,13 @@ SEED_NAMES = {
 }
 
 
+def is_shard(value: object) -> bool:
+    """Whether it is a pair (rank, size) with 0 <= rank < size."""
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        return False
+    return all(type(each) is int for each in value) and 0 <= value[0] < value[1]
+
+
 @dataclass(frozen=True)
 class PackedExperts:
     """The experts of one layer in kernel layout. E local experts, H hidden, I intermediate of this

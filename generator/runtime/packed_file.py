@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ..errors import Finding, PackError
-from .packed import LAYOUT, SEED_NAMES, PackedExperts
+from .packed import LAYOUT, SEED_NAMES, PackedExperts, is_shard
 
 
 def _safetensors() -> Any:
@@ -51,14 +51,15 @@ def load(path: Path, device: torch.device | str = "cpu") -> PackedExperts:
     try:
         with library.safe_open(str(path), framework="pt", device=str(device)) as file:
             facts = json.loads((file.metadata() or {}).get("groupwise", "null"))
-            tensors = {name: file.get_tensor(name) for name in file.offset_keys()}
+            names = file.keys()
+            tensors = {name: file.get_tensor(name) for name in names}
     except (OSError, ValueError, library.SafetensorError) as error:
         raise PackError(
             Finding(str(path), f"cannot be read: {error}", "pass a file of save()")
         ) from error
     known = isinstance(facts, dict) and facts.keys() == FACTS.keys()
     typed = known and all(isinstance(facts[name], kind) for name, kind in FACTS.items())
-    if not typed or set(tensors) != set(SEED_NAMES):
+    if not typed or not is_shard(facts["shard"]) or set(tensors) != set(SEED_NAMES):
         raise PackError(Finding(str(path), "holds no packed experts", "pass a file of save()"))
     if facts["layout"] != LAYOUT:
         what = f"has layout version {facts['layout']}; this runtime reads {LAYOUT}"

@@ -116,6 +116,20 @@ def test_what_is_there_is_kept_and_what_is_unfinished_completed(
     assert (folder / "__grp__k.json").exists()
 
 
+def test_a_cache_that_was_moved_is_mended(filled: Path, tmp_path: Path) -> None:
+    """In place, and where a group of it was copied to by hand."""
+    moved = filled.rename(tmp_path / "moved")
+    active = tmp_path / "active"
+    shutil.copytree(moved, active)
+    for destination in (moved, active):
+        assert install(moved, destination) == 1
+        group = json.loads((destination / ("B" * 52) / "__grp__k.json").read_text())
+        assert all(
+            Path(each).parent.parent == destination for each in group["child_paths"].values()
+        )
+        assert install(moved, destination) == 0
+
+
 def test_a_group_is_written_when_its_files_are_there(
     filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -209,6 +209,14 @@ def test_files_with_other_facts_are_refused(tmp_path: Path) -> None:
         save(packed, tmp_path / "no" / "folder.safetensors")
 
 
+@pytest.mark.parametrize("shard", [[0], [0, 1, 2], ["a", "b"], [5, 2], [0, True], [-1, 2]])
+def test_files_of_no_shard_are_refused(tmp_path: Path, shard: list[object]) -> None:
+    of = layer()
+    save(replace(pack(state(of), of), shard=shard), tmp_path / "experts.safetensors")
+    with pytest.raises(PackError, match="holds no packed experts"):
+        load_packed(tmp_path / "experts.safetensors")
+
+
 def test_no_tensors_are_refused() -> None:
     assert refused(layer(), state(layer()) | {"up_proj_weight": [1]}) == [
         "[pack] up_proj_weight: is no tensor; pass tensors"
