@@ -31,6 +31,13 @@ if TYPE_CHECKING:
     from generator.lower.program import Program
 
 
+LEFT = {  # of a verb that was interrupted
+    "build": "what was written before stays",
+    "bundle": "what was written before stays",
+    "prefill": "what was compiled before stays",
+}
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parser(__doc__.split("\n")[0]).parse_args(arguments)
     logging.basicConfig(format="%(name)s: %(message)s")
@@ -42,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("\ninterrupted; what was finished before stays", file=sys.stderr)
+        print(f"\ninterrupted; {LEFT.get(options.verb, 'nothing was written')}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of a pipe left; what it wanted, it has
         sys.stderr.close()
@@ -119,24 +126,25 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _repeat(options: argparse.Namespace) -> str:
-    """The arguments that name the same program and folder again."""
+    """The arguments that name the same modules and folders again."""
     words = []
-    for name in ("specs", "out"):
-        if getattr(options, name):
+    for name in ("specs", "generated", "out"):
+        if getattr(options, name, None):
             words += [f"--{name}", str(getattr(options, name))]
     for name in ("spec", "contract", "target"):
         for value in getattr(options, name):
             words += [f"--{name}", value]
-    words += ["--all"] if options.all else []
+    words += ["--all"] if getattr(options, "all", False) else []
     return f" {shlex.join(words)}" if words else ""
 
 
 def _bundle(options: argparse.Namespace) -> int:
-    from generator.aot.bundle import BUNDLE, bundle, compiled, library
+    from generator.aot.bundle import BUNDLE, bundle, compiled, held, library
     from generator.emit.outputs import outputs
     from generator.emit.sync import write
 
-    emitted = outputs(_program(options, portable=True), folder("templates"))
+    built = _program(options, portable=True)
+    emitted = outputs(built, folder("templates"))
     cache = compiled(options.cache, emitted) if options.cache else {}
     files = bundle(emitted, library(), name=options.name, version=VERSION, cache=cache)
     difference = write(options.out, files, BUNDLE)
@@ -144,6 +152,14 @@ def _bundle(options: argparse.Namespace) -> int:
         f"{options.name} {VERSION} in {options.out}: {_modules(emitted)} modules,"
         f" {len(cache)} files of a Triton cache; {_counted(difference)}"
     )
+    symbols = [variant.symbol for plan in built.plans for variant in plan.kept]
+    if options.cache:
+        print(f"the cache holds kernels of {held(symbols, cache)} of {len(symbols)} modules")
+    unknown = sum(not built.measured.of(symbol) for symbol in symbols)
+    if unknown:
+        where = ["--generated", str(options.out / options.name / "generated")]
+        again = shlex.join([*where, *(f"--target={each}" for each in options.target)])
+        print(f"{unknown} are on no record; `python -m generator compile {again}` tries them")
     return 0
 
 
@@ -156,7 +172,10 @@ def _compile(options: argparse.Namespace) -> int:
     manifest = load(options.generated)
     targets = chosen_targets(manifest, options.target)
     entries = chosen_entries(manifest, options.spec, options.contract)
+    if options.specs and not options.specs.is_dir():
+        raise BuildError(Finding(f"--specs {options.specs}", "is no folder", "pass one"))
     resources = (options.specs or folder("specs")) / "resources"
+    whole = options.generated is None
     if options.calibrate and (options.record or options.missing):
         what = "measures designs that rules may have rejected"
         fix = "leave out --record and --missing"
@@ -171,9 +190,12 @@ def _compile(options: argparse.Namespace) -> int:
         if options.calibrate:
             print(f"wrote {write_calibration(resources, record, manifest)}")
         elif options.record:
-            print(f"wrote {write_record(resources, record)}")
+            emitted = manifest.by_symbol if whole else None
+            print(f"wrote {write_record(resources, record, emitted)}")
+        elif not (resources / record.name).exists():
+            print(f"{resources / record.name}: not there, so nothing is compared")
         else:
-            stale += behind(resources, record, whole=options.generated is None)
+            stale += behind(resources, record, whole=whole)
     counted = "outside the gates" if options.calibrate else "failures"
     print(
         f"{result.compiled} launches compiled in {seconds:.0f} s, {len(result.failures)} {counted}"
@@ -184,7 +206,8 @@ def _compile(options: argparse.Namespace) -> int:
     for line in stale:
         print(line)
     if stale:
-        print("records are stale; run `python -m generator compile --record`", file=sys.stderr)
+        again = f"python -m generator compile{_repeat(options)} --record"
+        print(f"records are stale; run `{again}`, with this Triton", file=sys.stderr)
     return 1 if failures or stale else 0
 
 

@@ -25,7 +25,7 @@ AMD_WIDTHS = {
 }
 # The matrix instructions of PTX and of AMD: family, tile, operand types.
 PTX_MATRIX = re.compile(r"\b(wgmma|mma|tcgen05)\.(?:mma_async\.|mma\.|sync\.)([\w.:]+)")
-AMD_MATRIX = re.compile(r"\bv_(mfma|wmma)_(\w+)")
+AMD_MATRIX = re.compile(r"\bv_(mfma)_(\w+)")
 PTX_WORD = re.compile(r"m\d+n\d+k\d+|[subf]\d+|bf16|kind::\w+")
 PTX_LOAD = re.compile(r"\bld\.global\.(?:[\w:]+\.)*?(?:v(\d)\.)?[busf](\d+)\s")
 PTX_COPY = re.compile(r"\bcp\.async\.c[ag]\.shared\.global\b[^;]*?\],\s*(0x[0-9a-f]+|\d+)")

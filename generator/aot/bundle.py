@@ -73,7 +73,7 @@ def compiled(directory: Path, modules: Mapping[str, str]) -> dict[str, bytes]:
     them. What else lies there stays: others' kernels, and what was built for one host alone.
     """
     entries = json.loads(modules["manifest.json"])["entries"]
-    groups = {f"{GROUP}{each['symbol'][:NAME_LENGTH]}.json" for each in entries}
+    groups = {_group(each["symbol"]) for each in entries}
     try:
         keys = {
             path.parent
@@ -92,11 +92,22 @@ def compiled(directory: Path, modules: Mapping[str, str]) -> dict[str, bytes]:
     return files
 
 
+def held(symbols: Iterable[str], cache: Iterable[str]) -> int:
+    """Of how many kernels a cache of these files holds one or more."""
+    groups = {path.rpartition("/")[2] for path in cache}
+    return sum(_group(symbol) in groups for symbol in symbols)
+
+
+def _group(symbol: str) -> str:
+    """The file in which Triton lists the others of one kernel."""
+    return f"{GROUP}{symbol[:NAME_LENGTH]}.json"
+
+
 def _refuse_name(name: str) -> None:
     """It names a distribution, a package that stands beside others, and a namespace of torch."""
     if not re.fullmatch(r"[A-Za-z]([A-Za-z0-9_]*[A-Za-z0-9])?", name) or keyword.iskeyword(name):
         what = "is no name for a package"
-    elif name in TAKEN | sys.stdlib_module_names:
+    elif name.lower() in {each.lower() for each in TAKEN | sys.stdlib_module_names}:
         what = "is taken"
     else:
         return

@@ -4,6 +4,7 @@ of a launch that came to nothing.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from generator.errors import Finding
 from generator.runtime.entry import Entry
 from generator.runtime.manifest import Manifest, Target
 
+NOT_COMPILED = "rule strategy_on_target, unpack_on_target or dot_minimum"
 TRACE = 6  # lines of a compiler's traceback that are shown
 
 
@@ -95,15 +97,19 @@ def refused(job: Job, answer: Mapping[str, Any]) -> Failure:
         return Failure(job.name, "\n".join(str(each) for each in said), "the modules on disk")
     trace = "\n".join(str(answer["trace"]).splitlines()[-TRACE:])
     if "died" in answer:
-        look_at = (
-            "memory: fewer --jobs, or dmesg" if answer["killed"] else "generator/aot/worker.py"
-        )
-        return Failure(job.name, f"{answer['died']}\n{trace}", look_at)
+        return Failure(job.name, f"{answer['died']}\n{trace}", _look_at(answer["code"]))
     if "unread" in answer:
         what = f"compiles to what cannot be read: {answer['unread']}\n{trace}"
         return Failure(job.name, what, "generator/aot/binary.py")
     return Failure(
         job.name,
         f"does not compile: {answer['error']}\n{trace}",
-        "rule strategy_on_target, unpack_on_target or dot_minimum",
+        NOT_COMPILED,
     )
+
+
+def _look_at(code: int | None) -> str:
+    """What a worker died of. LLVM's own fatal errors end a process by a signal."""
+    if code == -signal.SIGKILL:
+        return "memory: fewer --jobs, or dmesg"
+    return NOT_COMPILED if code is not None and code < 0 else "generator/aot/worker.py"

@@ -58,7 +58,7 @@ class _Worker:
         self.errors.seek(0)
         tail = self.errors.read().strip().splitlines()[-TAIL:]
         what = f"the compiler's process ended with code {code}"
-        return {"died": what, "killed": code < 0, "trace": "\n".join(tail)}
+        return {"died": what, "code": code, "trace": "\n".join(tail)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +116,12 @@ class Pool:
         return answer
 
     def run(self, requests: Sequence[Request]) -> Iterator[Started | Answered]:
-        """Answers as they come, and before each of them that work on it starts."""
+        """Answers as they come, and before each of them that work on it starts. Raises BuildError
+        where a worker cannot be started, or not again.
+        """
         while len(self._workers) < min(self.jobs, len(requests)):
             self._workers.append(self._new())
-        events: queue.SimpleQueue[Started | Answered] = queue.SimpleQueue()
+        events: queue.SimpleQueue[Started | Answered | BuildError] = queue.SimpleQueue()
         waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
         for index in range(len(requests)):
             waiting.put(index)
@@ -129,20 +131,26 @@ class Pool:
         answered = 0
         while answered < len(requests):
             event = events.get()
+            if isinstance(event, BuildError):
+                raise event
             answered += isinstance(event, Answered)
             yield event
 
     def _new(self) -> _Worker:
-        handle, _ = tempfile.mkstemp(dir=self._logs.name)
-        errors = os.fdopen(handle, "w+", encoding="utf-8", errors="replace")
-        return _Worker(self.cache, errors, self.plain)
+        try:
+            handle, _ = tempfile.mkstemp(dir=self._logs.name)
+            errors = os.fdopen(handle, "w+", encoding="utf-8", errors="replace")
+            return _Worker(self.cache, errors, self.plain)
+        except OSError as error:
+            what = f"cannot be started: {error.strerror}"
+            raise BuildError(Finding("the compiler's process", what, "use fewer --jobs")) from error
 
     def _work(
         self,
         slot: int,
         requests: Sequence[Request],
         waiting: queue.SimpleQueue[int],
-        events: queue.SimpleQueue[Started | Answered],
+        events: queue.SimpleQueue[Started | Answered | BuildError],
     ) -> None:
         """Feed one worker until nothing waits; one that died is replaced."""
         while not self._closed.is_set():
@@ -154,12 +162,16 @@ class Pool:
             try:
                 answer = self._workers[slot].ask(requests[index])
             except (OSError, ValueError) as error:  # the pool was closed meanwhile
-                answer = {"died": str(error), "killed": True, "trace": ""}
+                answer = {"died": str(error), "code": None, "trace": ""}
             with self._lock:
                 if self._closed.is_set():
                     return
                 if "died" in answer:
                     self._workers[slot].process.kill()
                     self._workers[slot].errors.close()
-                    self._workers[slot] = self._new()
+                    try:
+                        self._workers[slot] = self._new()
+                    except BuildError as error:
+                        events.put(error)
+                        return
             events.put(Answered(index, answer))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from generator.aot.bundle import BUNDLE, bundle, compiled, library
+from generator.aot.bundle import BUNDLE, bundle, compiled, held, library
 from generator.aot.bundle_text import DEPENDENCIES, EXTRAS
 from generator.cli import main
 from generator.emit.sync import compare, write
@@ -35,8 +35,8 @@ Files = dict[str, str | bytes]
 
 
 def bundled(emitted: dict[str, str], name: str = NAME, cache: bool = True) -> Files:
-    held = {path: text.encode() for path, text in CACHE.items()} if cache else None
-    return bundle(emitted, library(), name=name, version=VERSION, cache=held)
+    content = {path: text.encode() for path, text in CACHE.items()} if cache else None
+    return bundle(emitted, library(), name=name, version=VERSION, cache=content)
 
 
 @pytest.fixture(scope="session")
@@ -127,8 +127,8 @@ def test_every_module_imports_on_a_gpu_server(site: Path, tmp_path: Path) -> Non
 
 
 def test_the_wheel_holds_the_whole_package(wheel: Path, files: Files) -> None:
-    held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
-    assert held == {path for path in files if path.startswith(f"{NAME}/")}
+    packed = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    assert packed == {path for path in files if path.startswith(f"{NAME}/")}
 
 
 def test_the_cache_of_an_installed_bundle_is_found(site: Path, tmp_path: Path) -> None:
@@ -169,7 +169,9 @@ def test_what_is_no_name_is_refused(emitted: dict[str, str], name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["generator", "generated", "groupwise", "torch", "json"])
+@pytest.mark.parametrize(
+    "name", ["generator", "generated", "groupwise", "torch", "Torch", "NumPy", "json"]
+)
 def test_names_of_others_are_refused(emitted: dict[str, str], name: str) -> None:
     with pytest.raises(BuildError, match=f"--name {name}: is taken"):
         bundled(emitted, name)
@@ -198,6 +200,31 @@ def test_portable_stands_beside_a_named_target(
         f"moe {VERSION} in {out}: {len(entries)} modules, 0 files of a Triton cache; files: "
     )
     assert f"| `{LAYER}` | portable, sm_90 |" in (out / "README.md").read_text()
+
+
+def test_modules_that_were_never_compiled_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The default build is on record, and another rounding is not."""
+    assert main(["bundle", "--contract", LAYER, "--out", str(tmp_path / "known")]) == 0
+    assert "no record" not in capsys.readouterr().out
+    out = tmp_path / "other"
+    other = LAYER.replace("_v1", "_away_v1")
+    command = ["bundle", "--contract", other, "--target", "sm_90", "--out", str(out)]
+    assert main(command) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    where = out / NAME / "generated"
+    assert last.endswith(
+        f" are on no record; `python -m generator compile --generated {where} --target=sm_90`"
+        " tries them"
+    )
+    assert int(last.split()[0]) > 0
+
+
+def test_a_cache_is_counted_by_modules() -> None:
+    long = "k" * 200  # of which Triton's file names hold the first 150
+    cache = {"A/__grp__first.json", "B/__grp__first.json", f"C/__grp__{long[:150]}.json", "C/x"}
+    assert held(["first", "second", long], cache) == 2
 
 
 def test_a_folder_without_kernels_is_no_cache(emitted: dict[str, str], tmp_path: Path) -> None:

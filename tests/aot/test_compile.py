@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 
 from generator.aot import pool
-from generator.aot.jobs import Progress
+from generator.aot.jobs import NOT_COMPILED, Job, Progress, refused
 from generator.aot.pool import Answered, Pool, Started
 from generator.cli import _Bar, main
 from generator.errors import BuildError
 from generator.resources import read, read_calibration
+from generator.runtime.manifest import load
 
 CONTRACT = "down_w8gn_a8_bf16_v1"
 ARGUMENTS = ("compile", "--target", "sm_90", "--contract", CONTRACT, "--jobs", "2")
@@ -56,6 +57,8 @@ def test_variants_are_compiled_gated_and_recorded(
     emitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     where = ("--generated", str(emitted), "--specs", str(tmp_path))
+    assert main([*ARGUMENTS, *where]) == 0
+    assert ".json: not there, so nothing is compared\n" in capsys.readouterr().out
     assert main([*ARGUMENTS, *where, "--record"]) == 0
     [path] = (tmp_path / "resources").glob(RECORD)
     variants = read(path).variants
@@ -70,7 +73,8 @@ def test_variants_are_compiled_gated_and_recorded(
     path.write_text(text.replace('"stack": 0', '"stack": 8', 1), encoding="utf-8")
     assert main([*ARGUMENTS, *where]) == 1
     said = capsys.readouterr()
-    assert "records are stale" in said.err
+    again = f"--specs {tmp_path} --generated {emitted} --contract {CONTRACT} --target sm_90"
+    assert f"records are stale; run `python -m generator compile {again} --record`" in said.err
     assert said.out.count(" is recorded with ") == 1  # the others take the same again
 
     assert main([*ARGUMENTS, *where, "--missing"]) == 1  # what is on record is judged by it
@@ -129,6 +133,7 @@ def test_candidates_are_compiled_for_calibration(
         (("--contract", "sideways*"), "--contract sideways*: fits nothing that a layer of"),
         (("--spec", "w2a8"), "--spec w2a8: fits nothing that a layer of"),
         (("--jobs", "0"), "--jobs: is 0; use 1 or more"),
+        (("--specs", "no/such"), "--specs no/such: is no folder; pass one"),
     ],
 )
 def test_bad_options_are_told(
@@ -169,6 +174,39 @@ def test_a_worker_that_dies_is_told_and_replaced(
     assert started == [0, 1, 2, 3]
 
 
+def test_a_worker_that_cannot_be_replaced_ends_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "COMMAND", (sys.executable, "-c", MORTAL))
+    with Pool(1, tmp_path) as workers:
+        workers.ask({"verb": "a"})
+        monkeypatch.setattr(pool, "COMMAND", (str(tmp_path / "missing"),))
+        said = "the compiler's process: cannot be started: No such file.*; use fewer --jobs"
+        with pytest.raises(BuildError, match=said):
+            list(workers.run([{"verb": "die"}, {"verb": "b"}]))
+        with Pool(1, tmp_path) as others, pytest.raises(BuildError, match=said):
+            others.ask({"verb": "a"})
+
+
+@pytest.mark.parametrize(
+    ("code", "look_at"),
+    [
+        (-signal.SIGKILL, "memory: fewer --jobs, or dmesg"),
+        (-signal.SIGABRT, NOT_COMPILED),
+        (-signal.SIGSEGV, NOT_COMPILED),
+        (1, "generator/aot/worker.py"),
+        (None, "generator/aot/worker.py"),
+    ],
+)
+def test_what_a_worker_died_of_says_where_to_look(code: int | None, look_at: str) -> None:
+    """LLVM's fatal errors end a process by SIGABRT, the kernel's for want of memory by SIGKILL."""
+    entry = load().entries[0]
+    job = Job(entry, load().targets["sm_90"], ())
+    failure = refused(job, {"died": "it ended", "code": code, "trace": "LLVM ERROR: cannot"})
+    assert failure.look_at == look_at
+    assert failure.what == "it ended\nLLVM ERROR: cannot"
+
+
 def test_an_interrupt_ends_the_workers_and_writes_nothing(tmp_path: Path) -> None:
     command = [sys.executable, "-c", MAIN, *ARGUMENTS, "--record", "--specs", str(tmp_path)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -178,7 +216,7 @@ def test_an_interrupt_ends_the_workers_and_writes_nothing(tmp_path: Path) -> Non
     assert workers
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 130 and "interrupted; what was finished before stays" in said
+    assert process.returncode == 130 and "interrupted; nothing was written" in said
     assert not [each for each in workers if Path(f"/proc/{each}").exists()]
     assert list(tmp_path.iterdir()) == []
 
