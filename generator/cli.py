@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from generator.lower.facts import Report
     from generator.lower.listing import Listing
     from generator.lower.program import Program
+    from generator.resources import Record
+    from generator.runtime.manifest import Manifest
 
 
 LEFT = {  # of a verb that was interrupted
@@ -165,7 +167,7 @@ def _bundle(options: argparse.Namespace) -> int:
 
 def _compile(options: argparse.Namespace) -> int:
     from generator.aot.check import chosen_entries, chosen_targets, compile_entries
-    from generator.aot.record import behind, summary, write_calibration, write_record
+    from generator.aot.record import summary
     from generator.resources import read_folder
     from generator.runtime.manifest import load
 
@@ -175,7 +177,6 @@ def _compile(options: argparse.Namespace) -> int:
     if options.specs and not options.specs.is_dir():
         raise BuildError(Finding(f"--specs {options.specs}", "is no folder", "pass one"))
     resources = (options.specs or folder("specs")) / "resources"
-    whole = options.generated is None
     if options.calibrate and (options.record or options.missing):
         what = "measures designs that rules may have rejected"
         fix = "leave out --record and --missing"
@@ -187,15 +188,7 @@ def _compile(options: argparse.Namespace) -> int:
     stale: list[str] = []
     for record in result.records:
         print(summary(record))
-        if options.calibrate:
-            print(f"wrote {write_calibration(resources, record, manifest)}")
-        elif options.record:
-            emitted = manifest.by_symbol if whole else None
-            print(f"wrote {write_record(resources, record, emitted)}")
-        elif not (resources / record.name).exists():
-            print(f"{resources / record.name}: not there, so nothing is compared")
-        else:
-            stale += behind(resources, record, whole=whole)
+        stale += _file(options, record, resources, manifest)
     counted = "outside the gates" if options.calibrate else "failures"
     print(
         f"{result.compiled} launches compiled in {seconds:.0f} s, {len(result.failures)} {counted}"
@@ -209,6 +202,24 @@ def _compile(options: argparse.Namespace) -> int:
         again = f"python -m generator compile{_repeat(options)} --record"
         print(f"records are stale; run `{again}`, with this Triton", file=sys.stderr)
     return 1 if failures or stale else 0
+
+
+def _file(
+    options: argparse.Namespace, record: Record, resources: Path, manifest: Manifest
+) -> list[str]:
+    """Write a record where that is asked for, else what is written otherwise."""
+    from generator.aot.record import behind, write_calibration, write_record
+
+    whole = options.generated is None
+    if options.calibrate:
+        print(f"wrote {write_calibration(resources, record, manifest)}")
+    elif options.record:
+        print(f"wrote {write_record(resources, record, manifest.by_symbol if whole else None)}")
+    elif not (resources / record.name).exists():
+        print(f"{resources / record.name}: not there, so nothing is compared")
+    else:
+        return list(behind(resources, record, whole=whole))
+    return []
 
 
 def _prefill(options: argparse.Namespace) -> int:

@@ -126,11 +126,11 @@ def test_another_schema_is_told_apart_from_damage(tmp_path: Path) -> None:
 
 def test_targets_say_what_compiles_and_what_it_must_keep_to(shipped: Manifest) -> None:
     hopper, amd, ilu = (shipped.targets[name] for name in ("sm_90", "gfx942", "ilu"))
-    assert hopper.compiler == Compiler("cuda", 90, 32)
+    assert hopper.compiler == Compiler("cuda", 90, 32, stand_in=False)
     assert (hopper.registers, hopper.matrix) == (255, (("mma", 1), ("wgmma", 64)))
-    assert amd.compiler == Compiler("hip", "gfx942", 64)
+    assert amd.compiler == Compiler("hip", "gfx942", 64, stand_in=False)
     assert (amd.registers, amd.matrix) == (512, (("mfma", 1),))
-    assert ilu.compiler == Compiler("cuda", 80, 32)  # a stand-in, whose warps are its own
+    assert ilu.compiler == Compiler("cuda", 80, 32, stand_in=True)  # whose warps are its own
     assert shipped.targets["portable"].compiler is None
 
 
