@@ -35,9 +35,17 @@ SHARED_REJECTED = 0.10
 # Designs without a stack that `accumulator_registers` rejects, of all without one: fragments are
 # counted as if all lived at once, and a quarter of a space lost still leaves hundreds of designs.
 REGISTERS_REJECTED = 0.25
-# Portable modules that spill on AMD and are kept, of all of them there: their reserves are those of
-# NVIDIA's mma, and `spills` is the gate.
-FOREIGN_KEPT = 0.10
+# The same of each matrix family, kind of kernel and way to unpack: where the last few bytes decide,
+# a fifth of the designs is left at least.
+REGISTERS_REJECTED_OF_A_KIND = 0.80
+ENOUGH = 20  # designs of a kind, to speak of a share
+# Families of which no design that spills is kept. mma holds rows, weights and sums in registers
+# alike, and compilers spill a few of them to run more programs side by side.
+FORETOLD = {"wgmma", "mfma"}
+# Bytes of stack that a design of another family may be kept with, and designs with one of all that
+# are kept: what `spills` and the gates of `compile` are for.
+UNFORESEEN_STACK = 128
+UNFORESEEN = 0.06
 
 
 @pytest.fixture(scope="session")
@@ -104,12 +112,25 @@ def test_few_designs_that_fit_shared_memory_are_rejected(on_record: list[Sample]
     assert len(rejected) <= SHARED_REJECTED * len(fitting), told(on_record)
 
 
-def test_designs_that_spill_with_all_the_registers_of_a_thread_are_foretold(
+def test_designs_that_spill_much_are_foretold_and_of_some_families_all(
     on_record: list[Sample],
 ) -> None:
-    spilled = [each for each in on_record if each.spills and each.at_limit and not each.foreign]
+    spilled = [each for each in on_record if each.spills and not each.foreign]
     assert len({each.compiler for each in spilled}) == len(SHIPPED.calibrations)
-    assert [each.name for each in spilled if each.fits_registers] == [], told(on_record)
+    assert {each.family for each in spilled} > FORETOLD
+    unforeseen = [
+        each.name
+        for each in spilled
+        if each.fits_registers and (each.family in FORETOLD or each.taken.stack > UNFORESEEN_STACK)
+    ]
+    assert unforeseen == [], told(on_record)
+
+
+def test_few_designs_that_are_kept_spill(on_record: list[Sample]) -> None:
+    for compiler, own in compilers(on_record).items():
+        kept = [each for each in own if each.fits_registers and each.fits_shared]
+        share = sum(each.spills for each in kept) / len(kept)
+        assert share <= UNFORESEEN, f"{compiler}: {share:.1%}{told(on_record)}"
 
 
 def test_only_portable_modules_on_amd_compile_to_a_family_that_their_target_does_not_name(
@@ -119,8 +140,6 @@ def test_only_portable_modules_on_amd_compile_to_a_family_that_their_target_does
     assert {(each.variant.target.name, each.family) for each in foreign} == {
         ("portable", "mma as mfma")
     }
-    kept = [each for each in foreign if each.spills and each.fits_registers]
-    assert len(kept) <= FOREIGN_KEPT * len(foreign), told(on_record)
 
 
 def test_no_design_on_record_with_a_stack_is_kept_by_all_rules(
@@ -154,11 +173,19 @@ def test_no_design_on_record_without_a_stack_is_rejected_by_its_record(
 
 
 def test_few_designs_without_a_stack_are_rejected_for_registers(on_record: list[Sample]) -> None:
-    for compiler, own in compilers(on_record).items():
-        fine = [each for each in own if not each.spills]
-        rejected = [each for each in fine if not each.fits_registers]
-        share = len(rejected) / len(fine)
-        assert share <= REGISTERS_REJECTED, f"{compiler}: {share:.1%}{told(on_record)}"
+    fine = [each for each in on_record if not each.spills]
+    kinds: dict[str, list[Sample]] = {}
+    for each in fine:
+        kinds.setdefault(f"{each.family} {each.kind} {each.unpack}", []).append(each)
+    shares = {name: (own, REGISTERS_REJECTED) for name, own in compilers(fine).items()}
+    shares |= {
+        name: (own, REGISTERS_REJECTED_OF_A_KIND)
+        for name, own in kinds.items()
+        if len(own) >= ENOUGH
+    }
+    for name, (own, most) in shares.items():
+        share = sum(not each.fits_registers for each in own) / len(own)
+        assert share <= most, f"{name}: {share:.1%}{told(on_record)}"
 
 
 @pytest.mark.parametrize(
