@@ -19,7 +19,8 @@ from statistics import median
 from generator.data import folder
 from generator.errors import BuildError, Finding
 from generator.lower.candidates import candidates
-from generator.lower.contract import GemmContract, model_layers, plans
+from generator.lower.contract import GemmContract
+from generator.lower.layer_contract import model_layers, plans
 from generator.lower.prune import RULES
 from generator.lower.registers import Registers, kind
 from generator.lower.variant import Design, Variant

@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 
 from generator.emit.digest import file_digests
-from generator.lower.contract import contract_digest, model_layers
+from generator.lower.contract import contract_digest
 from generator.lower.layer import PlanBand
+from generator.lower.layer_contract import model_layers
 from generator.lower.plan import Plan
 from generator.lower.program import Program
 from generator.lower.variant import Variant

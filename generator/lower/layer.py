@@ -13,8 +13,9 @@ from functools import cache
 
 from generator.conditions import AtMost, Condition
 from generator.lower.bands import Band
-from generator.lower.contract import Contract, GemmContract, LayerPlan
+from generator.lower.contract import Contract, GemmContract
 from generator.lower.cost import Shape, cost
+from generator.lower.layer_contract import LayerPlan
 from generator.lower.plan import Plan, ShapeSource
 from generator.lower.variant import Design, Variant
 from generator.packing import K_UNIT

@@ -8,16 +8,15 @@ from fnmatch import fnmatch
 from typing import TypeVar
 
 from generator.errors import BuildError, Finding
-from generator.lower.contract import (
-    Contract,
-    GemmContract,
+from generator.lower.contract import Contract, GemmContract
+from generator.lower.layer import PlanBand, rank_plans, wanted_bands
+from generator.lower.layer_contract import (
     LayerContract,
     LayerPlan,
     all_layers,
     model_layers,
     plans,
 )
-from generator.lower.layer import PlanBand, rank_plans, wanted_bands
 from generator.lower.measured import Measured
 from generator.lower.plan import Plan, lower
 from generator.lower.shapes import Users, users

@@ -17,11 +17,7 @@ from generator.lower.choice import Problem, choice
 from generator.lower.contract import (
     Contract,
     GemmContract,
-    LayerContract,
-    all_layers,
     contract_digest,
-    model_layers,
-    plans,
 )
 from generator.lower.enumerate import axes, designs, space
 from generator.lower.facts import (
@@ -43,6 +39,12 @@ from generator.lower.facts import (
     TotalFacts,
 )
 from generator.lower.layer import PlanBand, wanted_bands
+from generator.lower.layer_contract import (
+    LayerContract,
+    all_layers,
+    model_layers,
+    plans,
+)
 from generator.lower.measured import Measured
 from generator.lower.plan import Plan, lower
 from generator.lower.program import LISTED, Program, Selection, has_gemms, plan_bands, program

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from generator.lower.contract import (
-    Contract,
-    GemmContract,
+from generator.lower.contract import Contract, GemmContract
+from generator.lower.layer_contract import (
     LayerContract,
     LayerPlan,
     model_layers,

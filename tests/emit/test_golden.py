@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from generator.emit.render import Renderer
-from generator.lower.contract import Contract, all_layers, plans
+from generator.lower.contract import Contract
+from generator.lower.layer_contract import all_layers, plans
 from generator.lower.variant import Design, Variant
 from generator.spec.load import load
 from generator.spec.model import SpecSet

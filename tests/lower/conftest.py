@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from generator.data import folder
-from generator.lower.contract import (
-    Contract,
+from generator.lower.contract import Contract
+from generator.lower.layer_contract import (
     LayerContract,
     LayerPlan,
     all_layers,

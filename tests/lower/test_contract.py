@@ -10,11 +10,10 @@ from generator.errors import BuildError
 from generator.lower.contract import (
     Contract,
     GemmContract,
-    LayerContract,
     QuantizeContract,
     contract_digest,
-    plans,
 )
+from generator.lower.layer_contract import LayerContract, plans
 from generator.lower.program import Program, Selection, program
 from tests.lower.conftest import (
     SHIPPED,

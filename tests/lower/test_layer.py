@@ -12,7 +12,7 @@ import pytest
 from generator.conditions import AtMost
 from generator.lower import program as program_module
 from generator.lower.bands import Band
-from generator.lower.contract import Contract, LayerContract, LayerPlan, model_layers, plans
+from generator.lower.contract import Contract
 from generator.lower.cost import Shape, cost
 from generator.lower.layer import (
     BASE_PLAN,
@@ -22,6 +22,12 @@ from generator.lower.layer import (
     lengths,
     rank_plans,
     wanted_bands,
+)
+from generator.lower.layer_contract import (
+    LayerContract,
+    LayerPlan,
+    model_layers,
+    plans,
 )
 from generator.lower.plan import Plan, RankedBand, ShapeSource, lower
 from generator.lower.program import LayerEntry, Program, Selection, program

@@ -20,9 +20,10 @@ import generator
 from generator.data import folder
 from generator.errors import BuildError
 from generator.lower.bands import Band, bands
-from generator.lower.contract import Contract, layer_contract
+from generator.lower.contract import Contract
 from generator.lower.cost import Shape
 from generator.lower.enumerate import designs
+from generator.lower.layer_contract import layer_contract
 from generator.lower.plan import Plan, ShapeSource, lower
 from generator.lower.program import Program, Selection, program
 from generator.lower.prune import reject, reject_recorded

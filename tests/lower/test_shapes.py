@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from generator.lower.contract import LayerContract, LayerPlan, model_layers
+from generator.lower.layer_contract import (
+    LayerContract,
+    LayerPlan,
+    model_layers,
+)
 from generator.lower.plan import ShapeSource
 from generator.lower.shapes import TYPICAL, Users, source, users
 from generator.spec.model import Model

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 from generator.data import folder
-from generator.lower.contract import LayerContract, all_layers
+from generator.lower.layer_contract import LayerContract, all_layers
 from generator.spec.load import load
 
 
