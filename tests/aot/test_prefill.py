@@ -10,6 +10,7 @@ from os import chdir, environ
 from pathlib import Path
 
 import pytest
+import triton
 
 from generator.aot.launches import (
     PACKED,
@@ -20,6 +21,7 @@ from generator.aot.launches import (
     specialized,
     token_counts,
 )
+from generator.aot.looking import NotCached, look_only
 from generator.aot.pool import Pool
 from generator.cli import main
 from generator.runtime.manifest import load
@@ -125,12 +127,18 @@ def test_verify_compiles_nothing_and_names_what_is_missing(
     assert sorted(less.rglob("*")) == before  # nothing was written
 
 
-@pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="needs a folder that takes no files")
-def test_verify_looks_where_nothing_can_be_written(
-    emitted: Path, capsys: pytest.CaptureFixture[str]
+def test_looking_makes_no_folder_where_a_kernel_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert main(["prefill", *arguments(emitted, Path("/sys/kernel")), "--verify"]) == 1
-    assert "a launch would compile; /sys/kernel lacks " in capsys.readouterr().out
+    """So a cache that cannot be written is looked into as any other."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setattr("os.makedirs", refused)
+    with look_only(True), pytest.raises(NotCached, match=r"^KEY$"):
+        triton.knobs.cache.manager_class("KEY")
 
 
 def test_nothing_to_serve_is_no_full_cache(
