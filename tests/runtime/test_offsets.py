@@ -44,7 +44,8 @@ class Shifted:
 
     def data_ptr(self) -> int:
         row = self.tensor.stride(0) * self.tensor.element_size()
-        return self.tensor.data_ptr() - self.rows * row
+        # Where memory lies at a small address this is below 0, and wraps as pointers do.
+        return (self.tensor.data_ptr() - self.rows * row) % 2**64
 
     # The interpreter copies tensors to the host by their storage: here there is nothing to copy.
     def untyped_storage(self) -> torch.UntypedStorage:
