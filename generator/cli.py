@@ -160,7 +160,9 @@ def _bundle(options: argparse.Namespace) -> int:
     unknown = sum(not built.measured.of(symbol) for symbol in symbols)
     if unknown:
         where = ["--generated", str(options.out / options.name / "generated")]
-        again = shlex.join([*where, *(f"--target={each}" for each in options.target)])
+        legal = [each.name for each in built.every_target if each.compiler != "none"]
+        named = [f"--target={each}" for each in options.target if each in legal]
+        again = shlex.join([*where, *(named or ["--target=NAME"] * bool(options.target))])
         print(f"{unknown} are on no record; `python -m generator compile {again}` tries them")
     return 0
 

@@ -56,6 +56,17 @@ def specialized(kernel: Any, arguments: tuple[Argument, ...]) -> tuple[object, .
     )
 
 
+def pattern(arguments: tuple[Argument, ...]) -> tuple[object, ...]:
+    """What else tells launches apart where lengths of storages count: which tensors share one, and
+    whether one of the weights, which `lengths` leaves alone, is long.
+    """
+    return tuple(
+        (each[2], each[2] == PACKED and each[1] >= LONG)
+        for each in arguments
+        if isinstance(each, tuple)
+    )
+
+
 def lengths(launch: Launch) -> Iterator[Launch]:
     """The launch with every combination of its callers' storages below and from 2 GiB on."""
     storages = sorted({each[2] for each in launch.arguments if isinstance(each, tuple)} - {PACKED})
@@ -88,6 +99,7 @@ class _Recorder:
     kernel: Any
     launches: dict[tuple[object, ...], Launch]
     packed: set[int]  # storages of weights
+    long: bool
 
     def __getitem__(self, grid: tuple[int, ...]) -> Any:
         return self._record
@@ -98,6 +110,7 @@ class _Recorder:
             each if isinstance(each, int) else _plain(each, storages) for each in arguments
         )
         key = (self.symbol, *specialized(self.kernel, plain))
+        key += pattern(plain) if self.long else ()
         self.launches.setdefault(key, Launch(self.symbol, plain))
 
 
@@ -109,17 +122,20 @@ def _plain(tensor: torch.Tensor, storages: dict[int, int]) -> tuple[str, int, in
 
 class Launches:
     """Collects the distinct launches of calls on one manifest, whose kernels it stands in for while
-    it is open.
+    it is open. `long`: the target's kernels are compiled anew for storages from 2 GiB on.
     """
 
-    def __init__(self, manifest: Manifest) -> None:
+    def __init__(self, manifest: Manifest, *, long: bool = False) -> None:
         self.manifest = manifest
+        self.long = long
         self.found: dict[tuple[object, ...], Launch] = {}
         self.packed: set[int] = set()
 
     def __enter__(self) -> Launches:
         for entry in self.manifest.entries:
-            vars(entry)["kernel"] = _Recorder(entry.symbol, entry.kernel, self.found, self.packed)
+            vars(entry)["kernel"] = _Recorder(
+                entry.symbol, entry.kernel, self.found, self.packed, self.long
+            )
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -64,14 +64,16 @@ class Worker:
 
     def launches(self, request: Mapping[str, Any]) -> dict[str, object]:
         """What the runtime launches of some entries, or for some models."""
-        with Launches(load(request["directory"])) as found:
-            if "symbols" in request:
+        of_models = "models" in request
+        long = of_models and request["long"]
+        with Launches(load(request["directory"]), long=long) as found:
+            if not of_models:
                 launches = found.of_entries(request["symbols"])
             else:
                 models = [found.manifest.models[name] for name in request["models"]]
                 launches = found.of_models(models, tuple(request["targets"]))
         if request["long"]:
-            vary = extremes if "symbols" in request else lengths
+            vary = lengths if of_models else extremes
             launches = [each for launch in launches for each in vary(launch)]
         return {"launches": [[each.symbol, each.arguments] for each in launches]}
 

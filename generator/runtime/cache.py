@@ -42,9 +42,10 @@ def install(source: Path | str | None = None, destination: Path | str | None = N
 
 def _add(folder: Path, target: Path) -> bool:
     """Groups last, as Triton writes them: a kernel whose group is there is whole. What a killed
-    process left unfinished is completed.
+    process left unfinished is completed, and its temporary folders stay where they are.
     """
-    files = sorted(folder.iterdir(), key=lambda each: (each.name.startswith(GROUP), each.name))
+    whole = (each for each in folder.iterdir() if each.is_file())
+    files = sorted(whole, key=lambda each: (each.name.startswith(GROUP), each.name))
     missing = [each for each in files if not _there(target / each.name)]
     target.mkdir(parents=True, exist_ok=True)
     for each in missing:

@@ -221,6 +221,20 @@ def test_modules_that_were_never_compiled_are_told(
     assert int(last.split()[0]) > 0
 
 
+@pytest.mark.parametrize(
+    ("targets", "named"),
+    [(("portable", "sm_90"), "--target=sm_90"), (("portable",), "--target=NAME")],
+)
+def test_what_is_told_to_compile_has_a_compiler(
+    targets: tuple[str, ...], named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = LAYER.replace("_v1", "_away_v1")
+    words = [word for each in targets for word in ("--target", each)]
+    assert main(["bundle", "--contract", other, *words, "--out", str(tmp_path)]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.endswith(f"--generated {tmp_path / NAME / 'generated'} {named}` tries them")
+
+
 def test_a_cache_is_counted_by_modules() -> None:
     long = "k" * 200  # of which Triton's file names hold the first 150
     cache = {"A/__grp__first.json", "B/__grp__first.json", f"C/__grp__{long[:150]}.json", "C/x"}

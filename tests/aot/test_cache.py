@@ -97,6 +97,14 @@ def test_groups_name_files_of_the_destination(filled: Path, tmp_path: Path) -> N
     assert content(active) == before
 
 
+def test_what_a_killed_process_was_writing_is_left_behind(filled: Path, tmp_path: Path) -> None:
+    unfinished = filled / ("B" * 52) / "tmp.pid_1"
+    unfinished.mkdir()
+    (unfinished / "k.cubin").write_text("half")
+    assert install(filled, tmp_path / "active") == 1
+    assert len(content(tmp_path / "active")) == 3
+
+
 def test_the_destination_is_tritons_cache(
     filled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,6 +13,7 @@ import pytest
 import triton
 
 from generator.aot.launches import (
+    LONG,
     PACKED,
     Launch,
     Launches,
@@ -236,6 +237,57 @@ def test_what_a_call_hands_in_is_told_from_weights(emitted: Path, tmp_path: Path
         assert (weight, weight_scale) == (PACKED, PACKED)
         assert {codes, scale, *tiles} == {codes} != {PACKED}  # of the workspace
         assert y != PACKED
+
+
+def amd(generated: Path, *models: str) -> dict[str, object]:
+    """Asks for all launches of a target that compiles anew for storages from 2 GiB on."""
+    return {
+        "verb": "launches",
+        "directory": str(generated),
+        "models": models,
+        "targets": ["portable"],
+        "long": True,
+    }
+
+
+def test_amd_tells_results_that_are_handed_in_from_those_in_the_workspace(
+    emitted: Path, tmp_path: Path
+) -> None:
+    """Either may be long without the other: what `down` writes lies in the workspace from tokens,
+    and is the caller's from rows.
+    """
+    with Pool(1, tmp_path) as pool:
+        launches = pool.ask(amd(emitted, MODEL))["launches"]
+    found: dict[str, set[tuple[bool, bool]]] = {}
+    for symbol, arguments in launches:
+        if symbol.startswith("down_w8gn_a8_bf16_v1"):
+            codes, _, _, _, y, *_ = (each for each in arguments if not isinstance(each, int))
+            found.setdefault(symbol, set()).add((codes[1] >= LONG, y[1] >= LONG))
+    assert found
+    assert all(len(each) == 4 for each in found.values()), found
+
+
+def test_amd_tells_models_of_short_weights_from_those_of_long_ones(
+    emitted: Path, tmp_path: Path
+) -> None:
+    """The first model would otherwise stand for all that share a layer."""
+    generated = tmp_path / "generated"
+    shutil.copytree(emitted, generated)
+    manifest = json.loads((generated / "manifest.json").read_text())
+    model = manifest["models"][MODEL]
+    experts = 1 + LONG // (2 * model["hidden"] * model["intermediate"])
+    manifest["models"]["many"] = {**model, "experts": experts, "global_experts": experts}
+    (generated / "manifest.json").write_text(json.dumps(manifest))
+    with Pool(1, tmp_path / "cache") as pool:
+        launches = pool.ask(amd(generated, MODEL, "many"))["launches"]
+    weights = {
+        each[1] >= LONG
+        for symbol, arguments in launches
+        if symbol.startswith("up_w8gn")
+        for each in arguments
+        if not isinstance(each, int) and each[2] == PACKED and each[0] == "int8"
+    }
+    assert weights == {False, True}
 
 
 def test_every_band_of_every_model_is_visited() -> None:
