@@ -65,13 +65,12 @@ class Worker:
     def launches(self, request: Mapping[str, Any]) -> dict[str, object]:
         """What the runtime launches of some entries, or for some models."""
         of_models = "models" in request
-        long = of_models and request["long"]
-        with Launches(load(request["directory"]), long=long) as found:
-            if not of_models:
-                launches = found.of_entries(request["symbols"])
-            else:
+        with Launches(load(request["directory"]), long=of_models and request["long"]) as found:
+            if of_models:
                 models = [found.manifest.models[name] for name in request["models"]]
                 launches = found.of_models(models, tuple(request["targets"]))
+            else:
+                launches = found.of_entries(request["symbols"])
         if request["long"]:
             vary = lengths if of_models else extremes
             launches = [each for launch in launches for each in vary(launch)]
