@@ -15,7 +15,7 @@ def parser(description: str) -> argparse.ArgumentParser:
     """Every verb with its options; `verb` of what is parsed is its name."""
     whole = argparse.ArgumentParser(prog="python -m generator", description=description)
     verbs = whole.add_subparsers(title="verbs", metavar="VERB", required=True, dest="verb")
-    for add in (_emitting, _compiling, _telling, _running):
+    for add in (_emitting, _compiling, _telling, _running, _measuring, _tuning):
         add(verbs)
     return whole
 
@@ -32,6 +32,13 @@ def _emitting(verbs: Verbs) -> None:
         type=int,
         metavar="N",
         help="up to N designs a GEMM, rejected for resources or not: what calibrates those rules",
+    )
+
+    build.add_argument(
+        "--rivals",
+        type=int,
+        metavar="N",
+        help="the N cheapest tiles of a GEMM a row tile and shape: what `tune` times",
     )
 
     check = verbs.add_parser("check", help="compare the emitted modules with the specs; 1 if stale")
@@ -158,6 +165,81 @@ def _running(verbs: Verbs) -> None:
     verify.add_argument("-v", "--verbose", action="store_true", help="log each choice once")
 
     verbs.add_parser("probe", help="does this device keep the arithmetic's promises")
+
+
+def _measuring(verbs: Verbs) -> None:
+    """What times layers here."""
+    bench = verbs.add_parser(
+        "bench",
+        help="time layers here and hold them against the device's ceilings; 1 if a bit differs",
+        description="Time whole layers of the manifest's models, eagerly and as CUDA graphs whose"
+        " weights do not sit in the cache, and compare their results with the oracle.",
+    )
+    bench.add_argument(
+        "--model", nargs="+", default=[], metavar="NAME", help="default: all of the manifest"
+    )
+    bench.add_argument("--contract", metavar="GLOB", help="layer contracts; default: the models'")
+    bench.add_argument(
+        "--tokens", nargs="+", type=int, default=[], metavar="N", help="default: the models'"
+    )
+    bench.add_argument(
+        "--routing",
+        nargs="+",
+        default=["uniform"],
+        choices=("uniform", "zipf", "one-hot", "half-empty"),
+        help="how tokens choose experts; default: uniform",
+    )
+    bench.add_argument("--stages", action="store_true", help="each stage alone too")
+    bench.add_argument(
+        "--baselines",
+        action="store_true",
+        help="torch in bf16 and vLLM's int8 too; the seed's algorithm with --seed-modules",
+    )
+    bench.add_argument(
+        "--seed-modules",
+        type=Path,
+        metavar="DIR",
+        help="what `build --target ilu --target portable --out DIR` wrote",
+    )
+    bench.add_argument("--generated", type=Path, metavar="DIR", help="default: the shipped modules")
+    bench.add_argument(
+        "--check",
+        default="sample",
+        choices=("sample", "stages", "none"),
+        help="compare up to 32 tokens' results, or all of every stage; default: %(default)s",
+    )
+    bench.add_argument("--out", type=Path, metavar="DIR", help="bench.json, bench.csv and plots")
+    bench.add_argument("--no-plots", action="store_true", help="write no figures")
+    bench.add_argument(
+        "--repeat", type=int, default=20, metavar="N", help="measurements; default: %(default)s"
+    )
+    bench.add_argument("--seed", type=int, default=0, help="of weights, tokens and routing")
+
+
+def _tuning(verbs: Verbs) -> None:
+    """What times designs here."""
+    tune = verbs.add_parser(
+        "tune",
+        help="time the rivals of `build --rivals` and write a file of specs/tuning/",
+        description="Time the GEMM modules of a build of rivals on the GPU at hand, and write which"
+        " of them are fastest for which rows. What stands in the trials file is not timed again.",
+    )
+    tune.add_argument(
+        "--generated", type=Path, required=True, metavar="DIR", help="what build --rivals wrote"
+    )
+    tune.add_argument("--out", type=Path, required=True, metavar="FILE", help="the tuning file")
+    tune.add_argument(
+        "--trials", type=Path, required=True, metavar="FILE", help="every timing, a line each"
+    )
+    tune.add_argument(
+        "--model", nargs="+", default=[], metavar="NAME", help="default: all of the manifest"
+    )
+    tune.add_argument("--contract", metavar="GLOB", help="layer contracts; default: the models'")
+    tune.add_argument(
+        "--tokens", nargs="+", type=int, default=[], metavar="N", help="default: the models'"
+    )
+    tune.add_argument("--seed", type=int, default=0, help="of weights, tokens and routing")
+    tune.add_argument("--jobs", type=int, default=_cores(), metavar="N", help="default: one a core")
 
 
 def _cores() -> int:

@@ -37,11 +37,14 @@ LEFT = {  # of a verb that was interrupted
     "build": "what was written before stays",
     "bundle": "what was written before stays",
     "prefill": "what was compiled before stays",
+    "bench": "what was measured before stays in --out",
+    "tune": "what was timed before stays in --trials, and the next run goes on there",
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     options = parser(__doc__.split("\n")[0]).parse_args(arguments)
+    options.arguments = sys.argv[1:] if arguments is None else arguments
     logging.basicConfig(format="%(name)s: %(message)s")
     if getattr(options, "verbose", False):
         logging.getLogger("groupwise").setLevel(logging.INFO)
@@ -73,6 +76,7 @@ def _program(options: argparse.Namespace, *, portable: bool = False) -> Program:
         contracts=tuple(options.contract),
         targets=tuple(targets),
         everything=options.all,
+        rivals=getattr(options, "rivals", 0) or 0,
     )
     return program(loaded, selection)
 
@@ -82,8 +86,12 @@ def _outputs(options: argparse.Namespace) -> tuple[Path, dict[str, str]]:
 
     most = getattr(options, "candidates", None)
     part = options.spec or options.contract or options.target or options.all or most is not None
+    part = part or getattr(options, "rivals", None) is not None
     if part and not options.out:
-        what = "is needed where --spec, --contract, --target, --all or --candidates choose modules"
+        what = (
+            "is needed where --spec, --contract, --target, --all, --candidates or --rivals choose"
+            " modules"
+        )
         fix = "pass a folder of its own; the default one holds the default build"
         raise BuildError(Finding("--out DIR", what, fix))
     beside = options.specs.resolve().parent / "generated" if options.specs else modules()
@@ -330,6 +338,53 @@ def _probe(options: argparse.Namespace) -> int:
     return 1 if broken else 0
 
 
+def _bench(options: argparse.Namespace) -> int:
+    from generator.tune.command import Options, bench
+
+    asked = Options(
+        models=options.model,
+        contract=options.contract,
+        tokens=options.tokens,
+        routings=options.routing,
+        baselines=options.baselines,
+        stages=options.stages,
+        generated=options.generated,
+        seed_modules=options.seed_modules,
+        out=options.out,
+        plots=not options.no_plots,
+        repeat=options.repeat,
+        check=options.check,
+        seed=options.seed,
+        command=shlex.join(["python", "-m", "generator", *options.arguments]),
+    )
+    return bench(
+        asked,
+        say=lambda line: print(line, flush=True),
+        progress=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+
+
+def _tune(options: argparse.Namespace) -> int:
+    from generator.tune.tune_command import Options, tune
+
+    asked = Options(
+        models=options.model,
+        contract=options.contract,
+        tokens=options.tokens,
+        generated=options.generated,
+        trials=options.trials,
+        out=options.out,
+        jobs=options.jobs,
+        seed=options.seed,
+        command=shlex.join(["python", "-m", "generator", *options.arguments]),
+    )
+    return tune(
+        asked,
+        say=lambda line: print(line, flush=True),
+        progress=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+
+
 VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "build": _build,
     "check": _check,
@@ -341,4 +396,6 @@ VERBS: dict[str, Callable[[argparse.Namespace], int]] = {
     "schema": _schema,
     "verify": _verify,
     "probe": _probe,
+    "bench": _bench,
+    "tune": _tune,
 }

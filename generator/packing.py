@@ -10,6 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+# Slots that are counted at once before they are sorted: sorting compares all pairs of a chunk, and
+# every program adds up the counts of all chunks.
+CHUNK = 256
 K_UNIT = 64  # rows of weights, codes and smooth scales are padded to a multiple of it, with zeros
 LONG_BLOCK = 256  # K elements of a block that lies within one group: two runs of a cache line
 

@@ -25,7 +25,7 @@ from generator.runtime.manifest import SCHEMA, load
 
 ROOT = Path(__file__).parents[1]
 TARGETS = sorted(path.stem for path in (ROOT / "specs/targets").glob("*.yaml"))
-COMBINE = ("--contract", "combine_*")  # two small modules
+COMBINE = ("--contract", "combine_*")  # three small modules of two contracts
 
 
 def generator(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -50,7 +50,7 @@ def built(tmp_path: Path) -> Path:
     """A folder that holds `generated`, built from there by a relative path."""
     done = generator("build", *COMBINE, "--out", "generated", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "2 modules in generated; files: 4 new, 0 changed, 0 removed\n"
+    assert done.stdout == "3 modules in generated; files: 5 new, 0 changed, 0 removed\n"
     return tmp_path
 
 
@@ -66,25 +66,26 @@ def test_build_writes_the_selected_contracts_from_any_folder(built: Path) -> Non
 
 def test_second_build_changes_nothing(built: Path) -> None:
     done = generator("build", *COMBINE, "--out", "generated", cwd=built)
-    assert done.stdout == "2 modules in generated; files: 0 new, 0 changed, 0 removed\n"
+    assert done.stdout == "3 modules in generated; files: 0 new, 0 changed, 0 removed\n"
 
 
 def test_check_of_fresh_modules_is_0(built: Path) -> None:
     done = generator("check", *COMBINE, "--out", "generated", cwd=built)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "generated is fresh: 2 modules\n"
+    assert done.stdout == "generated is fresh: 3 modules\n"
 
 
 def test_check_of_a_changed_module_is_1_and_shows_the_change(built: Path) -> None:
     [module] = built.glob("generated/combine/combine_bf16_v1/portable/*.py")
     path = module.relative_to(built / "generated").as_posix()
-    module.write_text(module.read_text().replace("row >= 0", "row > 0"))
+    module.write_text(module.read_text().replace("mask=cols < N", "mask=cols <= N"))
     stale = module.read_bytes()
     done = generator("check", *COMBINE, "--out", "generated", cwd=built)
     assert done.returncode == 1
     lines = done.stdout.splitlines()
     assert lines[:2] == [f"--- {path} (on disk)", f"+++ {path}"]
-    assert "-        if row > 0:" in lines and "+        if row >= 0:" in lines
+    store = "    tl.store(out_ptr + token * N + cols, acc.to(tl.bfloat16), mask=cols"
+    assert f"-{store} <= N)" in lines and f"+{store} < N)" in lines
     repeated = "--out generated --contract 'combine_*'"
     assert done.stderr.startswith("generated is stale; run `python -m generator build ")
     assert repeated in done.stderr
@@ -119,7 +120,8 @@ def test_a_bad_name_is_2_and_writes_nothing(
 
 @pytest.mark.parametrize("most", ["0", "-1"])
 def test_no_candidates_are_2_and_write_nothing(tmp_path: Path, most: str) -> None:
-    done = generator("build", "--candidates", most, "--out", "generated", cwd=tmp_path)
+    asked = ("--candidates", most, *COMBINE)
+    done = generator("build", *asked, "--out", "generated", cwd=tmp_path)
     said = f"[build] --candidates: is {most}; use 1 or more\n"
     assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
     assert written(tmp_path) == set()
@@ -205,14 +207,14 @@ def recorded(tmp_path: Path, symbols: Iterable[str], stack: int) -> Path:
 
 
 def test_list_shows_what_is_on_record(printed: Printed, tmp_path: Path) -> None:
-    [first, second] = printed.data("list", *COMBINE)["variants"]
+    [first, second, third] = printed.data("list", *COMBINE)["variants"]
     symbol = "_".join((first["name"], first["target"], first["design"]))
     specs = recorded(tmp_path, [symbol], stack=0)
     found = printed.data("list", *COMBINE, "--specs", str(specs))["variants"]
     assert found[0]["compiled"] == [
         {"target": "sm_90", "triton": "3.9.0", "figures": asdict(figures(0))}
     ]
-    assert found[1] == {**second, "compiled": []}
+    assert found[1:] == [{**each, "compiled": []} for each in (second, third)]
     lines = printed.lines("list", *COMBINE, "--specs", str(specs))
     assert f" 72 registers, 1024 bytes shared; {first['requires'][0]}" in lines[0]
     assert f" not compiled; {second['requires'][0]}" in lines[1]
@@ -321,7 +323,7 @@ def test_list_sorts_layers_by_name(printed: Printed) -> None:
         (
             ("list", "--operation", "ups", *COMBINE),
             "[build] --operation ups: no such operation;"
-            " use one of route, quantize, requantize, up, down, combine\n",
+            " use one of count, route, dispatch, quantize, requantize, up, down, combine\n",
         ),
         (
             ("list", *COMBINE, "--operation", "up"),
@@ -354,9 +356,15 @@ def test_a_bad_question_is_2_and_says_what_to_ask(
     assert printed(*arguments) == (2, "", message)
 
 
-def test_explain_prints_one_set_of_facts_as_text_and_as_json(printed: Printed) -> None:
+@pytest.mark.parametrize(
+    ("experts", "tuning"), [(128, "fastest at 128 rows, "), (100, "no measured tuning: ")]
+)
+def test_explain_prints_one_set_of_facts_as_text_and_as_json(
+    printed: Printed, experts: int, tuning: str
+) -> None:
+    """Of a shape that was timed, and of one that was not."""
     asked = ("explain", "down_w8g128_a8_bf16_v1", "--target", "sm_90")
-    asked += ("--problem", "rows=128,n=2048,k=768,experts=128")
+    asked += ("--problem", f"rows=128,n=2048,k=768,experts={experts}")
     [target] = printed.data(*asked)["targets"]
     labelled: dict[str, list[str]] = {}
     for line in printed.lines(*asked):
@@ -373,11 +381,13 @@ def test_explain_prints_one_set_of_facts_as_text_and_as_json(printed: Printed) -
         each["design"] for each in target["kept"]
     ]
     choice = target["choice"]
-    assert labelled["chosen"] == [f"{choice['design']}, rank 1 of {choice['ranked']}"]
+    rank = f", rank {choice['rank']} of {choice['ranked']}" if choice["rank"] else ""
+    assert labelled["chosen"] == [f"{choice['design']}{rank}"]
     assert [re.split("[,:]", text)[0] for text in labelled["not"]] == [
         each["design"] for each in choice["others"]
     ]
-    assert labelled["tuning"] == ["no measured tuning: ranked by the cost model"]
+    assert labelled["tuning"] == [choice["tuning"]]
+    assert choice["tuning"].startswith(tuning)
 
 
 def test_explain_runs_from_any_folder(tmp_path: Path) -> None:

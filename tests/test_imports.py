@@ -64,6 +64,17 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "emit": (BUNDLED | {"spec", "lower", "emit"}, set()),
     "runtime": (BUNDLED | {"runtime"}, {"torch", "triton", "numpy", "safetensors"}),
     "verify": (BUNDLED | {"runtime", "verify"}, {"torch"}),
+    "tune/compiled.py": (
+        {
+            *("aot.check", "aot.gates", "aot.jobs", "aot.pool"),
+            *("resources", "runtime.entry", "runtime.manifest"),
+        },
+        set(),
+    ),
+    "tune/plots.py": ({"errors", "tune.rows"}, {"matplotlib"}),
+    "tune/read_kernel.py": (set(), {"triton"}),
+    "tune/vllm_layer.py": ({"runtime", "verify"}, {"torch", "vllm"}),
+    "tune": (BUNDLED | {"runtime", "verify", "tune"}, {"torch"}),
 }
 
 IMPORTS_OF_AN_EMITTED_MODULE = ["import triton", "import triton.language as tl"]

@@ -107,7 +107,7 @@ def compile_entries(
         triton = pool.ask({"verb": "version"})["triton"]
         recorded = {each.target: each.variants for each in known if each.triton == triton}
         work = []
-        for job in _jobs(manifest, entries, targets, pool):
+        for job in launches_of(manifest, entries, targets, pool):
             figure = recorded.get(job.target.name, {}).get(job.entry.symbol)
             if figure is None:
                 work.append(job)
@@ -137,7 +137,7 @@ def _failures(job: Job, gates: Iterable[Broken]) -> list[Failure]:
     return [Failure(job.name, each.what, f"rule {each.rule}") for each in gates]
 
 
-def _jobs(
+def launches_of(
     manifest: Manifest, entries: Sequence[Entry], targets: Sequence[Target], pool: Pool
 ) -> list[Job]:
     """What the runtime launches of the entries, on each target that runs them."""

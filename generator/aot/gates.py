@@ -60,7 +60,7 @@ def broken(entry: Entry, target: Target, figures: Figures, triton: str) -> Itera
 
 def promise(entry: Entry, target: Target, triton: str) -> set[str]:
     """The families of matrix instructions, of which an entry's dots must be."""
-    rows = entry.rows_per_program
+    rows = entry.first_operand_rows
     fitting = [(least, name) for name, least in target.matrix if least <= rows]
     best = {name for least, name in fitting if least == fitting[-1][0]}
     version = tuple(int(each) for each in triton.split(".")[:2])

@@ -28,6 +28,7 @@ from generator.runtime.workspace import torch_dtype
 NOWHERE = torch.device("meta")
 IDS = (torch.int32, torch.int64)  # dtypes in which expert ids may come
 INT32_MAX = 2**31 - 1
+ROW_TILE = 16  # of a layer's call; kernels take its rows as a number that they do not specialize
 
 LONG = 1 << 31  # bytes of a storage for which AMD kernels are compiled anew
 PACKED = -1  # the storage of weights, which has the length of a model's
@@ -169,7 +170,7 @@ class Launches:
             stages[self.manifest.contracts[name]["operation"]] = Choice(one, "to be compiled")
         units = lcm(K_UNIT, *(each for one in stages.values() for each in _multiples(one.entry)))
         packed = experts(layer, 2, units, units)
-        choice = LayerChoice(plan, "to be compiled", stages, entry.block_m or 16)
+        choice = LayerChoice(plan, "to be compiled", stages, ROW_TILE)
         self._call(packed, start, 16, 2, (entry.target,), plan.name, choice)
 
     def of_models(self, models: Iterable[Model], targets: tuple[str, ...]) -> list[Launch]:

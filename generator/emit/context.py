@@ -14,15 +14,25 @@ from generator.emit.walk_text import WalkText
 from generator.formats import FORMATS
 from generator.lower.contract import (
     CombineContract,
+    CountContract,
+    DispatchContract,
     GemmContract,
     QuantizeContract,
     RouteContract,
 )
 from generator.lower.exactness import NIBBLE_FACTOR
-from generator.lower.variant import ROW_UNIT, Variant
+from generator.lower.variant import ROW_UNIT, Design, Variant
 from generator.packing import K_UNIT
 
 Context = dict[str, object]
+
+# Row tiles whose programs take turns: 8 of 128 rows and their columns are what 132 processors hold
+# at once, and both operands of them fit the L2 cache.
+TILE_BLOCK = 8
+# What a thread of 256 holds in 32 registers: counts of chunks, and pairs of slots.
+COUNTS_PER_STEP = 8192
+SLOTS_PER_STEP = 32
+CHOICES = 4  # rows in flight: one at a time waits for each
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +61,12 @@ def context(variant: Variant) -> Context:
             return shared | _gemm(variant, variant.contract)
         case QuantizeContract():
             return shared | _quantize(variant, variant.contract)
+        case CountContract():
+            return shared | _count(variant, variant.contract)
         case RouteContract():
             return shared | _route(variant, variant.contract)
+        case DispatchContract():
+            return shared | _dispatch(variant, variant.contract)
         case CombineContract():
             return shared | _combine(variant, variant.contract)
 
@@ -87,7 +101,8 @@ def _gemm(variant: Variant, gemm: GemmContract) -> Context:
         shared.append(Length("PLANE_K", plane_k(gemm), why))
     requantizes = _code_constants(gemm.codes) if gemm.requantizes else []
     rounded = FORMATS[gemm.rounded].dtype
-    plain = gemm.output == "fp32"
+    plain, output = gemm.output == "fp32", FORMATS[gemm.output].dtype
+    silu = "_silu(gate) * up"
     return {
         "runtime_arguments": _names(["n_tiles", steps]),
         "contract_constants": [
@@ -98,6 +113,7 @@ def _gemm(variant: Variant, gemm: GemmContract) -> Context:
             Constant("BLOCK_M", design.block_m, "rows per program"),
             Constant("BLOCK_N", design.block_n, "columns per program"),
             *(Constant(each.name, each.value, each.why) for each in own),
+            *_order_constants(design),
             *_step_constants(variant, walk),
         ],
         "scale": gemm.scale,
@@ -121,21 +137,26 @@ def _gemm(variant: Variant, gemm: GemmContract) -> Context:
         "input": gemm.input,
         "requantizes": gemm.requantizes,
         "smooth_lanes": " + tl.arange(0, 1)" if design.dot == "rank1" else "",
-        "code_dtype": "float16" if fp16 else FORMATS[gemm.codes].dtype,
         "rounding_mode": gemm.rounding,
         "amax": gemm.amax,
         "rounded": rounded,
         "output": gemm.output,
         "output_dtype": FORMATS[gemm.output].dtype,
-        "activation": (
-            "_silu(gate) * up"
-            if plain
-            else f"(_silu(gate) * up).to(tl.{FORMATS[gemm.output].dtype})"
-        ),
+        "order": design.order,
+        "joined": design.gates == "joined",
+        "column": "tl.program_id(1)" if design.order == "tiles" else "column",
+        "along_rows": "[None, :]" if design.swapped else "[:, None]",
+        "activation": _in_rows(design, f"({silu}).to(tl.{output})" if not plain else silu),
+        "result": _in_rows(design, f"(acc * x_scale).to(tl.{output})"),
         "smoothed": "a" if plain else "a.to(tl.float32)",
         "exp": gemm.exp,
         "walk": walk,
     }
+
+
+def _in_rows(design: Design, results: str) -> str:
+    """A tile of results as it is stored: a row of it is a row of the output."""
+    return f"tl.trans({results})" if design.swapped else results
 
 
 def _product(stride: str, scales: str) -> str:
@@ -176,6 +197,11 @@ def _scales(variant: Variant, gemm: GemmContract) -> tuple[Any, ...]:
     if variant.tail:
         return ("scales", Line("scales", "(K + GROUP_K - 1) // GROUP_K"))
     return ("groups",) if variant.walk.groups == 1 else ("2 * group_pairs",)
+
+
+def _order_constants(design: Design) -> list[Constant]:
+    why = "row tiles that take turns at the same columns"
+    return [Constant("TILE_BLOCK", TILE_BLOCK, why)] if design.order == "blocks" else []
 
 
 def _step_constants(variant: Variant, walk: WalkText) -> list[Constant]:
@@ -221,10 +247,11 @@ def _quantize(variant: Variant, contract: QuantizeContract) -> Context:
         "contract_constants": _code_constants(contract.codes),
         "design_constants": [
             Constant("BLOCK_M", design.block_m, "rows per program"),
-            Constant("BLOCK_K", design.block_k, "columns per step"),
-            Constant("UNIT_K", ROW_UNIT, "K is a multiple of it, so loads stay 16 bytes wide"),
+            _row_columns(design),
+            UNIT,
         ],
         "source": contract.source,
+        "row": design.row,
         "input": contract.input,
         "rounding_mode": contract.rounding,
     }
@@ -236,8 +263,55 @@ def _largest(integer_format: str) -> float:
     return float(highest)
 
 
+UNIT = Constant("UNIT_K", ROW_UNIT, "K is a multiple of it, so loads stay 16 bytes wide")
+
+
+def _row_columns(design: Design) -> Constant:
+    why = "columns per step" if design.row == "steps" else "columns of a row, at most"
+    return Constant("BLOCK_K", design.block_k, why)
+
+
+def _bins(design: Design) -> Constant:
+    return Constant("EXPERT_BINS", design.block_n, "at least the number of experts")
+
+
+def _count(variant: Variant, contract: CountContract) -> Context:
+    return {
+        "runtime_arguments": _names(["slots", "experts", "first_expert"]),
+        "unaligned": _names(["id_ptr"]),
+        "contract_constants": [Constant("CHUNK", contract.chunk, "slots that are counted at once")],
+        "design_constants": [_bins(variant.design)],
+    }
+
+
+def _dispatch(variant: Variant, contract: DispatchContract) -> Context:
+    design = variant.design
+    arguments = ["slots", "top_k", "experts", "first_expert", "block_m", "tiles", "k_units"]
+    return {
+        "runtime_arguments": _names(arguments),
+        "unaligned": _names(["id_ptr"]),
+        "contract_constants": _code_constants(contract.codes),
+        "design_constants": [
+            Constant("STEP", design.block_m, "slots or tiles per step"),
+            _bins(design),
+            _row_columns(design),
+            UNIT,
+        ],
+        "input": contract.input,
+        "rounding_mode": contract.rounding,
+    }
+
+
 def _route(variant: Variant, contract: RouteContract) -> Context:
     design = variant.design
+    sorts: list[Constant] = []
+    if contract.chunk is not None:
+        assert design.block_n is not None
+        chunks = max(1, COUNTS_PER_STEP // design.block_n)
+        sorts = [
+            Constant("STEP_CHUNKS", chunks, "chunks whose counts are added up per step"),
+            Constant("STEP_SLOTS", SLOTS_PER_STEP, "slots that a chunk is compared with per step"),
+        ]
     arguments = {
         "ids": ["slots", "experts", "first_expert", "block_m", "tiles"],
         "counts": ["rows", "experts", "block_m", "tiles"],
@@ -245,18 +319,26 @@ def _route(variant: Variant, contract: RouteContract) -> Context:
     return {
         "runtime_arguments": _names(arguments),
         "unaligned": _names(["id_ptr" if contract.source == "ids" else "count_ptr"]),
+        "contract_constants": []
+        if contract.chunk is None
+        else [Constant("CHUNK", contract.chunk, "slots that were counted at once")],
         "design_constants": [
-            Constant("CHUNK", design.block_m, "slots, rows or tiles per step"),
-            Constant("EXPERT_BINS", design.block_n, "at least the number of experts"),
+            Constant("STEP", design.block_m, "rows or tiles per step"),
+            _bins(design),
+            *sorts,
         ],
     }
 
 
 def _combine(variant: Variant, contract: CombineContract) -> Context:
     return {
-        "runtime_arguments": _names(["top_k", "n_tiles"]),
+        "runtime_arguments": _names(["top_k", "n_units"]),
         "unaligned": _names(["weight_ptr"]),
-        "design_constants": [Constant("BLOCK_N", variant.design.block_n, "columns per program")],
+        "design_constants": [
+            Constant("BLOCK_N", variant.design.block_n, "columns per program"),
+            Constant("CHOICES", CHOICES, "slots whose rows are loaded at once"),
+            Constant("UNIT_N", ROW_UNIT, "N is a multiple of it, so loads stay 16 bytes wide"),
+        ],
         "output": contract.output,
         "output_dtype": FORMATS[contract.output].dtype,
     }

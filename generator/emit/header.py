@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from generator.lower.contract import (
     CombineContract,
     Contract,
+    CountContract,
+    DispatchContract,
     GemmContract,
     QuantizeContract,
     RouteContract,
@@ -67,10 +69,15 @@ def _title(contract: Contract) -> str:
             }[contract.source]
             what = "Quantize" if contract.operation == "quantize" else "Requantize"
             return f"{what} {contract.input} {rows} to {contract.codes}, one scale per row."
+        case CountContract():
+            return "Count the slots of each expert, chunk by chunk, from top-k expert ids."
         case RouteContract():
             source = {"ids": "top-k expert ids", "counts": "the number of rows of each expert"}
+            return f"Route from {source[contract.source]}: sorted rows and row tiles."
+        case DispatchContract():
             return (
-                f"Route from {source[contract.source]}: sorted rows and row tiles, in one launch."
+                f"Route from top-k expert ids and quantize {contract.input} tokens to"
+                f" {contract.codes}, in one launch."
             )
         case CombineContract():
             return f"Combine each token's {contract.output} rows by router weight, in slot order."
@@ -84,11 +91,13 @@ def _exact(variant: Variant) -> tuple[str, str]:
             bounds = [str(bound) for bound in variant.proof.bounds]
             bounds.append("one conversion to fp32 a group; acc = fma(sum, scale, acc), ascending")
             return bounds[0], bounds[1]
-        case QuantizeContract():
+        case QuantizeContract() | DispatchContract():
             return (
                 "one fp32 operation a step, rounded to nearest even",
                 "codes are in -127..127, or the row's scale is NaN",
             )
+        case CountContract():
+            return "integers only", "slots of other experts are not counted"
         case RouteContract():
             return "integers only", "the sort is stable"
         case CombineContract():

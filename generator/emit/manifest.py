@@ -16,7 +16,7 @@ from generator.spec.canonical import digest
 from generator.spec.model import Model, Target
 
 CUDA_WARP = 32  # threads, on every device that Triton's CUDA back end compiles for
-SCHEMA = 4  # raised when a reader of the old shape would go wrong
+SCHEMA = 5  # raised when a reader of the old shape would go wrong
 
 
 def manifest(program: Program, templates: Path) -> str:
@@ -107,6 +107,9 @@ def _entry(variant: Variant) -> dict[str, object]:
         "stages": design.stages,
         "dot": design.dot,
         "unpack": design.unpack,
+        "operands": design.operands,
+        "gates": design.gates,
+        "order": design.order,
         "requires": [each.data() for each in variant.requires],
         "counts": [
             {"argument": each.argument, "of": each.of, "unit": each.unit} for each in variant.counts
@@ -135,6 +138,17 @@ def _selection(plan: Plan) -> dict[str, object]:
                 "designs": [design.name for design in each.designs],
             }
             for each in plan.bands
+        ],
+        "tuned": [
+            {
+                "n": each.n,
+                "k": each.k,
+                "experts": each.experts,
+                "device": each.device,
+                "date": each.date,
+                "buckets": [[bucket.rows, bucket.design] for bucket in each.buckets],
+            }
+            for each in plan.tuned
         ],
     }
 

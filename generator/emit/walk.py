@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from generator.emit.walk_text import (
     DOWN_SUMS,
+    JOINED_SUMS,
     UP_SUMS,
     Dot,
     Load,
@@ -31,17 +32,30 @@ class Names:
     """How one variant writes rows, weights, sums and lengths."""
 
     def __init__(self, variant: Variant, gemm: GemmContract, *, groups: int) -> None:
-        self.sums = UP_SUMS if gemm.gate else DOWN_SUMS
+        self.joined = variant.design.gates == "joined"
+        self.sums = JOINED_SUMS if self.joined else UP_SUMS if gemm.gate else DOWN_SUMS
         self.groups = groups  # of a turn; a tail has one
         self.grouped = gemm.group_k is not None
         self.requantizes = gemm.requantizes
         self.planes = variant.planes
+        self.swapped = variant.design.swapped
         self.outer = variant.design.dot == "rank1"
         self.fp16 = variant.design.dot == "fp16_exact"
         self.chunked = variant.chunk_turns is not None
         self.times_16 = variant.design.unpack in ("shift", "ptx")
         self.lengths = lengths(variant)
         self.plane_k = plane_k(gemm)
+
+    @property
+    def shape(self) -> str:
+        """Of sums and results."""
+        if self.joined:
+            return "(2 * BLOCK_N, BLOCK_M)"
+        return "(BLOCK_N, BLOCK_M)" if self.swapped else "(BLOCK_M, BLOCK_N)"
+
+    @property
+    def along_columns(self) -> str:
+        return "[:, None]" if self.swapped else "[None, :]"
 
     @property
     def dot_dtype(self) -> str:
@@ -118,15 +132,10 @@ class Names:
                 rows.append(self._rows(name, plane, tile, side, half=half))
                 for each in self.sums:
                     total = each.part if parts else each.total_of(plane.group, self.groups)
-                    first = fresh and total not in started
+                    starts = fresh and total not in started
+                    first, second = self._operands(name, f"{each.weights}{suffix}", side)
                     dots.append(
-                        Dot(
-                            "start" if first else form,
-                            total,
-                            name,
-                            self._operand(f"{each.weights}{suffix}", side),
-                            self.dot_dtype,
-                        )
+                        Dot("start" if starts else form, total, first, second, self.dot_dtype)
                     )
                 started |= {dot.sum for dot in dots}
             weights = tuple(
@@ -161,10 +170,12 @@ class Names:
         parts = [pointers, str(offset) if offset else "", "" if size == 1 else f"k{size}"]
         return " + ".join(part for part in parts if part)
 
-    def _operand(self, weights: str, side: int) -> str:
+    def _operands(self, rows: str, weights: str, side: int) -> tuple[str, str]:
+        """Of a dot, in the design's order; either is stored with K contiguous."""
         if self.planes:
             weights = f"{('_low', '_high')[side]}({weights})"
-        return f"tl.trans({weights})"
+        first, second = (weights, rows) if self.swapped else (rows, weights)
+        return first, f"tl.trans({second})"
 
     def totals(self) -> tuple[str, ...]:
         return tuple(
@@ -234,6 +245,8 @@ def walk_text(variant: Variant, gemm: GemmContract) -> WalkText:
         inner=_inner(variant, in_chunks=in_chunks),
         turns=variant.turns,
         cut=_cut(variant),
+        shape=names.shape,
+        along_columns=names.along_columns,
         sizes=tuple(sorted(tile_sizes - {1}, reverse=True)),
         names=tuple(each.name for each in names.sums),
         totals=() if fresh else names.totals(),
@@ -292,6 +305,8 @@ def _tail(variant: Variant, gemm: GemmContract, tail: Tail) -> TailText:
         kind=kind,
         why=why,
         done=f"{variant.turns} * {f'({unit})' if ' ' in unit else unit}",
+        shape=names.shape,
+        along_columns=names.along_columns,
         totals=() if fresh else names.totals(),
         total_dtype=names.total_dtype,
         steps=names.steps(

@@ -38,6 +38,8 @@ UP_SUMS = (
     ),
     Sum("up", "up_sum", "up_part", "up_w", "up_ptrs", "up_scale", "up_scale_ptrs", "2 * N"),
 )
+# Gate and up rows in one tile.
+JOINED_SUMS = (Sum("both", "total", "part", "w", "w_ptrs", "w_scale", "w_scale_ptrs", "2 * N"),)
 DOWN_SUMS = (Sum("acc", "total", "part", "w", "w_ptrs", "w_scale", "w_scale_ptrs", "N"),)
 
 
@@ -58,8 +60,8 @@ class Dot:
 
     form: str  # start | add | add_rounded | add_outer
     sum: str
-    rows: str
-    weights: str
+    first: str
+    second: str
     dtype: str
 
 
@@ -107,6 +109,8 @@ class TailText:
     kind: str
     why: str  # a comment: "The last group is short."
     done: str  # K elements before it
+    shape: str  # as of the whole walk, here and below
+    along_columns: str
     totals: tuple[str, ...]
     total_dtype: str
     steps: tuple[Step, ...]
@@ -124,6 +128,8 @@ class WalkText:
     inner: str  # in_a_row | in_a_loop | in_blocks | in_chunks | in_blocks_in_chunks
     turns: str
     cut: str  # a comment: "One group in exact tiles: 128 + 128 + 64."
+    shape: str  # of sums and results
+    along_columns: str  # how an index of a column's scale is spread over them
     sizes: tuple[int, ...]  # tile lengths, longest first
     names: tuple[str, ...]
     totals: tuple[str, ...]  # set to zero before a turn, or before all of them

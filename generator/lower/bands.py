@@ -19,6 +19,9 @@ class Band:
     high: int | None  # None: no upper end
     block_m: int | None  # None: any row tile
 
+    def holds(self, rows_per_expert: int) -> bool:
+        return self.low <= rows_per_expert and (self.high is None or rows_per_expert <= self.high)
+
     @property
     def samples(self) -> tuple[int, ...]:
         """Rows per expert at which designs are compared."""
@@ -30,6 +33,10 @@ class Band:
 
 
 ANY = Band(1, None, None)
+# Of row-wise operations. Few rows want a program each; many want programs of several, which share
+# their expert's smooth scales.
+FEW_ROWS = 16
+ROW_WISE = (Band(1, FEW_ROWS, None), Band(FEW_ROWS + 1, None, None))
 
 
 def bands(row_tiles: Iterable[int]) -> tuple[Band, ...]:

@@ -17,6 +17,7 @@ from generator.lower.enumerate import designs, space
 from generator.lower.plan import Plan, RankedBand
 from generator.lower.program import Program
 from generator.lower.prune import DESIGN_RULES, VARIANT_RULES
+from generator.lower.tuned import UNTUNED
 from generator.lower.variant import Variant
 from generator.spec.model import Spec, Target
 
@@ -26,7 +27,7 @@ FORETELLING_RULES = ("accumulator_registers", "shared_memory")
 def candidates(spec: Spec, contract: GemmContract, target: Target) -> Iterator[Variant]:
     """Every design of a GEMM that no rule rejects but those that foretell, in their order."""
     others = [rule for rule in VARIANT_RULES if rule.name not in FORETELLING_RULES]
-    for design in designs(space(spec, contract.operation)):
+    for design in designs(space(spec, contract.operation), target):
         if any(rule.of_design and rule.of_design(design, target) for rule in DESIGN_RULES):
             continue
         variant = Variant(contract, design, target, spec.limits)
@@ -60,4 +61,4 @@ def _drawn(plan: Plan, owners: Mapping[Contract, Spec], most: int) -> Plan:
     random.Random(f"{contract.name} {plan.target.name}").shuffle(every)
     kept = tuple(every[:most])
     bands = (RankedBand(ANY, tuple(variant.design for variant in kept)),)
-    return replace(plan, kept=kept, bands=bands)
+    return replace(plan, kept=kept, bands=bands, tuned=UNTUNED)

@@ -6,7 +6,7 @@ against each other. `report.py` asks it.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from generator.conditions import rows_per_expert
@@ -15,7 +15,7 @@ from generator.lower.bands import Band
 from generator.lower.cost import Shape, cost
 from generator.lower.enumerate import designs, space
 from generator.lower.plan import Plan
-from generator.lower.variant import Variant
+from generator.lower.variant import Design, Variant
 from generator.spec.model import Spec
 
 NEXT = 3  # designs that a choice is compared with
@@ -125,7 +125,12 @@ def choice(plan: Plan, spec: Spec, asked: Problem, tiles: Collection[int | None]
     in_order = [own[design] for design in ranked.designs]
     refusals = [_refusals(variant, asked) for variant in in_order]
     at = next((rank for rank, each in enumerate(refusals) if not each), None)
-    chosen = None if at is None else _cost(in_order[at], shape)
+    taken, tuning = (None if at is None else in_order[at]), NOT_TUNED
+    measured = _measured(plan, own, asked)
+    if measured is not None:
+        taken, tuning = measured
+        at = in_order.index(taken) if taken in in_order else None
+    chosen = None if taken is None else _cost(taken, shape)
     others = []
     for rank, (variant, refusal) in enumerate(zip(in_order, refusals, strict=True)):
         if rank != at:
@@ -143,8 +148,8 @@ def choice(plan: Plan, spec: Spec, asked: Problem, tiles: Collection[int | None]
         rows_per_expert=rows,
         low=ranked.band.low,
         high=ranked.band.high,
-        design=None if at is None else in_order[at].design.name,
-        nothing=None if at is not None else "no emitted design accepts it" if own else UNUSED,
+        design=None if taken is None else taken.design.name,
+        nothing=None if taken is not None else "no emitted design accepts it" if own else UNUSED,
         rank=None if at is None else at + 1,
         ranked=len(in_order),
         cost=chosen,
@@ -153,8 +158,23 @@ def choice(plan: Plan, spec: Spec, asked: Problem, tiles: Collection[int | None]
         cheaper=sum(_below(here, chosen) for _, here in accepting),
         cheapest=accepting[0][0].design.name if accepting else None,
         cheapest_us=accepting[0][1].total_us if accepting else None,
-        tuning=NOT_TUNED,
+        tuning=tuning,
     )
+
+
+def _measured(
+    plan: Plan, own: Mapping[Design, Variant], asked: Problem
+) -> tuple[Variant, str] | None:
+    """The design that was measured fastest at the problem's shape, where one accepts it."""
+    by_name = {design.name: variant for design, variant in own.items()}
+    for table in plan.tuned:
+        if (table.n, table.k, table.experts) == (asked.n, asked.k, asked.experts):
+            near = table.nearest(asked.rows)
+            variant = by_name[near.design]
+            if not _refusals(variant, asked):
+                where = f"at {near.rows} rows, the nearest measured, on {table.device}"
+                return variant, f"fastest {where}, {table.date}"
+    return None
 
 
 def unused_tile(block_m: int | None) -> str:
@@ -202,7 +222,7 @@ def _accepting(
     rejected = {each.design for each in plan.rejections}
     legal = (
         Variant(plan.contract, design, plan.target, spec.limits)
-        for design in designs(space(spec, plan.contract.operation))
+        for design in designs(space(spec, plan.contract.operation), plan.target)
         if design not in rejected
     )
     found = [(each, _cost(each, shape)) for each in legal if not _refusals(each, asked)]

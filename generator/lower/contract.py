@@ -158,11 +158,56 @@ class QuantizeContract:
 
 
 @dataclass(frozen=True, slots=True)
+class CountContract:
+    """Count the slots of each expert in each chunk of slots, from top-k expert ids."""
+
+    operation: str  # count
+    chunk: int  # slots
+    sentinel: str
+    version: int
+
+    @property
+    def name(self) -> str:
+        return join(self.operation, f"v{self.version}")
+
+    def axes(self) -> Axes:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class DispatchContract:
+    """Sort slots by expert, cut the sorted rows into row tiles, and quantize the token of each."""
+
+    operation: str  # dispatch
+    input: str  # element format of the tokens
+    codes: str
+    rounding: str
+    smooth: str
+    activation_scale: str
+    sentinel: str
+    version: int
+
+    @property
+    def name(self) -> str:
+        return join(
+            self.operation,
+            f"a{FORMATS[self.codes].bits}",
+            self.input,
+            "away" if self.rounding == "half_away" else "",
+            f"v{self.version}",
+        )
+
+    def axes(self) -> Axes:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
 class RouteContract:
     """Sort slots by expert, or lay out rows that are sorted, and cut them into row tiles."""
 
     operation: str  # route
     source: str  # ids: top-k expert ids; counts: tokens_per_expert of sorted rows
+    chunk: int | None  # slots of a chunk that was counted before, where ids are the source
     sentinel: str
     zeroes: str  # what each row's kernel may add to later: its amax
     version: int
@@ -192,7 +237,14 @@ class CombineContract:
         return asdict(self)
 
 
-Contract = GemmContract | QuantizeContract | RouteContract | CombineContract
+Contract = (
+    GemmContract
+    | QuantizeContract
+    | CountContract
+    | RouteContract
+    | DispatchContract
+    | CombineContract
+)
 
 
 def contract_digest(contract: Contract) -> str:

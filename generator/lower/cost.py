@@ -34,9 +34,12 @@ REQUANTIZE_INSTRUCTIONS = 1000.0
 INSTRUCTIONS_PER_US = 217_000  # of one processor: 128 lanes at 1.7 GHz
 UNPACK_INSTRUCTIONS = {"none": 0.0, "value": 4.0, "shift": 3.0, "ptx": 0.5}  # a weight
 TO_FP16_INSTRUCTIONS = 2.0  # an operand of an fp16 dot
-WARP_ACCESS_BYTES = 512  # one 16-byte access of each of 32 lanes
-TURN_US = 0.02  # a further access of the same warp, once the first is under way
-ROW_STEP_LATENCIES = 0.25  # of a row-wise step: the second pass hits the cache, warps overlap
+SMOOTH_BYTES = 4  # of an element: a row's neighbours are other processors' rows
+# Of row-wise kernels, a warp's: rows of 768 to 16384 elements in 1 to 8 warps, 8 to 32768 of them,
+# order as they were measured (one H100, 2026-11-25).
+ELEMENT_INSTRUCTIONS = 25
+STEP_INSTRUCTIONS = 100
+ELEMENT_US = 0.02  # of a thread that has its row alone to work at
 ROW_ELEMENT_BYTES = 4  # read and written per element: 16-bit in, 8-bit out, or 16 and 16
 
 
@@ -151,41 +154,48 @@ def _conversions(variant: Variant, k: int) -> float:
 
 
 def row_cost(variant: Variant, shape: Shape) -> Cost:
-    """Row-wise operations: bytes, and the steps that one program takes one after the other."""
+    """Row-wise operations: bytes, the instructions of all programs, and what one of them takes from
+    its first load to its last store.
+    """
     design, figures = variant.design, variant.target.cost
     rows = shape.experts * shape.rows_per_expert
-    if design.block_k is not None:  # quantize: a program owns rows and walks K twice
-        programs = ceil(rows / (design.block_m or 1))
-        steps, width = 2 * ceil(shape.k / design.block_k), design.block_k * (design.block_m or 1)
-        bytes_moved = rows * shape.k * ROW_ELEMENT_BYTES
+    if design.block_k is not None:  # quantize: a program owns rows, and walks K twice or once
+        block_m = 1 if variant.contract.operation == "dispatch" else design.block_m or 1
+        programs = ceil(rows / block_m)
+        steps = 2 * ceil(shape.k / design.block_k) if design.row == "steps" else 1
+        length, width = shape.k, design.block_k * block_m
+        cached = rows * shape.k * SMOOTH_BYTES
     else:  # combine: a program owns columns of one row
-        programs = rows * (shape.n // (design.block_n or 1))
-        steps, width = 2, design.block_n or 1
-        bytes_moved = rows * shape.n * ROW_ELEMENT_BYTES
-    resident = resident_programs(variant)
-    waves = ceil(programs / (figures.processors * resident))
-    # Narrow steps leave lanes idle, wide ones take turns.
-    turns = max(1.0, width * ROW_ELEMENT_BYTES / (design.warps * WARP_ACCESS_BYTES))
-    step_us = figures.load_latency_us * ROW_STEP_LATENCIES + turns * TURN_US
-    chain_us = waves * steps * step_us
+        assert design.block_n is not None
+        programs = rows * ceil(shape.n / design.block_n)
+        steps, length, width = 1, shape.n, design.block_n
+        cached = 0
+    waves = ceil(programs / (figures.processors * resident_programs(variant)))
+    own = ceil(width / variant.threads)  # elements of a thread and a step
+    instructions = design.warps * steps * (own * ELEMENT_INSTRUCTIONS + STEP_INSTRUCTIONS)
+    per_us = INSTRUCTIONS_PER_US / variant.target.warp_size * figures.processors
+    convert_us = programs * instructions / per_us
+    chain_us = waves * steps * (figures.load_latency_us + own * ELEMENT_US)
+    bytes_moved = rows * length * ROW_ELEMENT_BYTES
     memory_us = bytes_moved / figures.dram_bytes_per_us
+    cache_us = cached / figures.cache_bytes_per_us
     return Cost(
         programs=programs,
         waves=waves,
         bytes_moved=bytes_moved,
         operations=0,
         memory_us=memory_us,
-        cache_us=0.0,
+        cache_us=cache_us,
         math_us=0.0,
-        convert_us=0.0,
+        convert_us=convert_us,
         chain_us=chain_us,
-        total_us=figures.launch_us + max(memory_us, chain_us),
+        total_us=figures.launch_us + max(memory_us, cache_us) + convert_us + chain_us,
     )
 
 
 def cost(variant: Variant, shape: Shape) -> Cost:
     if variant.gemm:
         return gemm_cost(variant, shape)
-    if variant.contract.operation == "route":
+    if variant.contract.operation in ("count", "route"):
         return Cost(1, 1, 0, 0, 0.0, 0.0, 0.0, 0.0, 0.0, variant.target.cost.launch_us)
     return row_cost(variant, shape)

@@ -15,9 +15,12 @@ from generator.lower.measured import Compiled
 
 @dataclass(frozen=True, slots=True)
 class SpaceFacts:
-    """The axes of an operation's designs, and the size of their product."""
+    """The axes of an operation's designs, and the size of their product. Targets list axes of their
+    own, so it holds for some of them.
+    """
 
     operation: str
+    targets: tuple[str, ...]
     axes: Mapping[str, tuple[object, ...]]
     designs: int
 
@@ -89,7 +92,7 @@ class ContractReport:
     specs: tuple[str, ...]
     digest: str
     axes: Axes
-    space: SpaceFacts
+    spaces: tuple[SpaceFacts, ...]
     ranked_for: tuple[Mapping[str, int], ...]  # shapes of the models' largest calls
     problem: Mapping[str, int] | None
     targets: tuple[TargetFacts, ...]

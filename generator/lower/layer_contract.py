@@ -17,12 +17,15 @@ from generator.lower.contract import (
     Axes,
     CombineContract,
     Contract,
+    CountContract,
+    DispatchContract,
     GemmContract,
     QuantizeContract,
     RouteContract,
     group_name,
     join,
 )
+from generator.packing import CHUNK
 from generator.spec.model import Model, ModelLayer, Spec
 
 
@@ -78,6 +81,7 @@ class LayerContract:
         """What stands between the stages; H hidden, I intermediate, rows sorted by expert."""
         codes = FORMATS[self.codes].dtype
         return {
+            "chunk_count": f"int32 [ceil(rows / {CHUNK}), experts]",
             "hidden_codes": f"{codes} [rows, H]",
             "hidden_scale": "float32 [rows]",
             "activation": f"{FORMATS[self.intermediate].dtype} [rows, I]",
@@ -169,9 +173,20 @@ def layer_contract(spec: Spec, layer: ModelLayer) -> LayerContract:
 def plans(spec: Spec, layer: LayerContract) -> tuple[LayerPlan, ...]:
     """Every way to realise a layer contract."""
 
-    def route(source: str) -> Contract:
-        return RouteContract("route", source, spec.layer.sentinel, "row_amax", spec.version)
-
+    sentinel, version = spec.layer.sentinel, spec.version
+    count = CountContract("count", CHUNK, sentinel, version)
+    sort = RouteContract("route", "ids", CHUNK, sentinel, "row_amax", version)
+    lay_out = RouteContract("route", "counts", None, sentinel, "row_amax", version)
+    dispatch = DispatchContract(
+        operation="dispatch",
+        input=layer.dtype,
+        codes=spec.activations.format,
+        rounding=layer.rounding,
+        smooth=spec.activations.smooth,
+        activation_scale=spec.activations.activation_scale,
+        sentinel=sentinel,
+        version=version,
+    )
     middles: dict[str, tuple[Contract, ...]] = {
         "separate": (  # every stage is a kernel of its own
             _up(spec, layer, amax=False),
@@ -186,11 +201,13 @@ def plans(spec: Spec, layer: LayerContract) -> tuple[LayerPlan, ...]:
     combine = CombineContract("combine", layer.dtype, spec.layer.router_weight, spec.version)
     gather = _quantize(spec, "quantize", layer.dtype, layer.rounding, "gather")
     in_order = _quantize(spec, "quantize", layer.dtype, layer.rounding, "sorted")
+    middles["dispatched"] = middles["separate"]
+    starts: dict[str, tuple[Contract, ...]] = {"dispatched": (dispatch,)}
     return tuple(
         LayerPlan(
             name=name,
-            tokens=(route("ids"), gather, *middles[name], combine),
-            rows=(route("counts"), in_order, *middles[name]),
+            tokens=(*starts.get(name, (count, sort, gather)), *middles[name], combine),
+            rows=(lay_out, in_order, *middles[name]),
         )
         for name in spec.layer.plans
     )

@@ -76,10 +76,11 @@ class Measured:
         """The largest stack on record, and whose; None where nothing spilled or is on record. What
         spills in one contract of a geometry is told of all.
         """
+        design = f"_{variant.target.name}_{variant.design.name}"
         found = [
             (*self._stacks[symbol], name)
             for name in alike(variant.contract)
-            if (symbol := variant.symbol_in(name)) in self._stacks
+            if (symbol := name + design) in self._stacks
         ]
         if not found:
             return None

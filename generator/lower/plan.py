@@ -5,17 +5,19 @@ Contracts that move and multiply alike (`GemmContract.geometry`) are judged once
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import product
 
 from generator.errors import BuildError, Finding
-from generator.lower.bands import ANY, Band, bands
+from generator.lower.bands import ANY, ROW_WISE, Band, bands
 from generator.lower.contract import Contract, GemmContract
 from generator.lower.cost import Shape, cost
 from generator.lower.enumerate import designs, space
 from generator.lower.measured import UNMEASURED, Measured, alike
 from generator.lower.prune import Rejection, reject_design, reject_recorded, reject_variant
+from generator.lower.tuned import UNTUNED, Tuned
 from generator.lower.variant import Design, Variant
 from generator.spec.model import Frozen, Limits, Spec, Target
 
@@ -39,6 +41,7 @@ class Plan:
     kept: tuple[Variant, ...]  # in order of first use
     bands: tuple[RankedBand, ...]
     rejections: tuple[Rejection, ...]
+    tuned: tuple[Tuned, ...] = UNTUNED  # of kept designs alone
 
     def rejected_by(self) -> dict[str, int]:
         """Rejections of each rule that fired."""
@@ -55,7 +58,13 @@ class Plan:
         ranked = tuple(
             RankedBand(each.band, tuple(d for d in each.designs if d in own)) for each in self.bands
         )
-        return replace(self, kept=kept, bands=ranked)
+        names = {design.name for design in own}
+        tables = tuple(
+            replace(each, buckets=tuple(b for b in each.buckets if b.design in names))
+            for each in self.tuned
+        )
+        tables = tuple(each for each in tables if each.buckets)
+        return replace(self, kept=kept, bands=ranked, tuned=tables)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +99,14 @@ def lower(
     target: Target,
     sources: Sequence[ShapeSource],
     measured: Measured = UNMEASURED,
+    rivals: int = 0,
+    tunings: tuple[Tuned, ...] = UNTUNED,
 ) -> Plan:
-    """Choose the variants of one contract on one target; `sources` are the shapes to rank for,
-    `measured` what is on record of compiled variants.
+    """Choose the variants of one contract on one target.
+
+    `sources` are the shapes to rank for, `measured` is what is on record of compiled variants,
+    `tunings` what was chosen by timing. With `rivals` keep so many tiles of a GEMM a band and
+    shape, in all their traits: what a tuner times.
 
     Raises BuildError, with every rule's first example, where no design is legal.
     """
@@ -105,7 +119,17 @@ def lower(
     if not legal:
         raise BuildError(_no_legal(contract, target, rejections))
     banned = frozenset(each.design for each in recorded)
-    chosen, ranked = _choose(geometry, listed, target, spec.limits, tuple(sources), banned)
+    given = (geometry, listed, target, spec.limits, tuple(sources), banned)
+    if rivals and isinstance(contract, GemmContract):
+        chosen, ranked = _choose_rivals(*given, most=rivals)
+    else:
+        chosen, ranked = _choose(*given)
+    tables: tuple[Tuned, ...] = ()
+    if tunings and not rivals:
+        by_name = _by_name(geometry, listed, target, spec.limits, banned)
+        tables = tuple(_legal_buckets(each, by_name) for each in tunings)
+        timed = [by_name[bucket.design] for table in tables for bucket in table.buckets]
+        chosen = tuple(dict.fromkeys([*timed, *chosen]))
     if not chosen:
         shapes = ", ".join(f"N={each.n} K={each.k}" for each in sources)
         what = f"no legal design accepts any of the shapes it is ranked for: {shapes}"
@@ -113,7 +137,22 @@ def lower(
             Finding(f"{contract.name} on {target.name}", what, "add smaller tiles to the spec")
         )
     kept = tuple(Variant(contract, design, target, spec.limits) for design in chosen)
-    return Plan(contract, target, judged.enumerated, legal, kept, ranked, rejections)
+    whole = tuple(each for each in tables if each.buckets)
+    return Plan(contract, target, judged.enumerated, legal, kept, ranked, rejections, whole)
+
+
+@cache
+def _by_name(
+    geometry: Contract, listed: Frozen, target: Target, limits: Limits, banned: frozenset[Design]
+) -> Mapping[str, Design]:
+    """Every legal design."""
+    legal = (each.design for each in _judge(geometry, listed, target, limits).legal)
+    return {design.name: design for design in legal if design not in banned}
+
+
+def _legal_buckets(table: Tuned, by_name: Mapping[str, Design]) -> Tuned:
+    """Without designs that a rule has come to reject since: their rows go to the nearest others."""
+    return replace(table, buckets=tuple(b for b in table.buckets if b.design in by_name))
 
 
 @cache
@@ -123,7 +162,7 @@ def _sound(listed: Frozen, target: Target) -> tuple[tuple[Design, ...], tuple[Re
     """
     dots = tuple(dot for dot in target.dots if dot in getattr(listed, "dot", target.dots))
     within = target.model_copy(update={"dots": dots}) if dots else target
-    judged = [(design, reject_design(design, within)) for design in designs(listed)]
+    judged = [(design, reject_design(design, within)) for design in designs(listed, target)]
     return (
         tuple(design for design, rejection in judged if rejection is None),
         tuple(rejection for _, rejection in judged if rejection is not None),
@@ -134,13 +173,16 @@ def _sound(listed: Frozen, target: Target) -> tuple[tuple[Design, ...], tuple[Re
 def _judge(geometry: Contract, listed: Frozen, target: Target, limits: Limits) -> Judged:
     sound, unsound = _sound(listed, target)
     legal, rejections = [], list(unsound)
+    rejection: Rejection | None = None
     for design in sound:
         variant = Variant(geometry, design, target, limits)
-        rejection = reject_variant(variant)
+        # No rule of variants asks which programs follow one another, and orders go round fastest.
+        if design.order in (None, target.orders[0]):
+            rejection = reject_variant(variant)
         if rejection is None:
             legal.append(variant)
         else:
-            rejections.append(rejection)
+            rejections.append(Rejection(design, rejection.rule, rejection.reason))
     return Judged(len(legal) + len(rejections), tuple(legal), tuple(rejections))
 
 
@@ -168,17 +210,105 @@ def _choose(
     judged = _judge(geometry, listed, target, limits).legal
     legal = [variant for variant in judged if variant.design not in banned]
     tiles = {v.design.block_m for v in legal if v.gemm and v.design.block_m}
-    every_band = bands(tiles) if tiles else (ANY,)
+    every_band = bands(tiles) if tiles else _row_bands(geometry)
     kept: list[Variant] = []
+    ranked: list[RankedBand] = []
     for band in every_band:
-        in_band = [v for v in legal if band.block_m in (None, v.design.block_m)]
-        kept += _covering(in_band, sources, band)
+        if tiles:
+            in_band = [v for v in legal if band.block_m == v.design.block_m]
+            kept += _covering(in_band, sources, band)
+        else:
+            own = _reaching(legal, sources, band)
+            kept += own
+            ranked.append(RankedBand(band, tuple(v.design for v in own)))
     kept = list(dict.fromkeys(kept))
-    ranked = tuple(
-        RankedBand(band, tuple(v.design for v in _order(kept, sources, band)))
-        for band in every_band
-    )
-    return tuple(v.design for v in kept), ranked
+    if tiles:
+        ranked = [
+            RankedBand(band, tuple(v.design for v in _order(kept, sources, band)))
+            for band in every_band
+        ]
+    return tuple(v.design for v in kept), tuple(ranked)
+
+
+def _choose_rivals(
+    geometry: Contract,
+    listed: Frozen,
+    target: Target,
+    limits: Limits,
+    sources: tuple[ShapeSource, ...],
+    banned: frozenset[Design],
+    *,
+    most: int,
+) -> tuple[tuple[Design, ...], tuple[RankedBand, ...]]:
+    """For each band and shape the `most` cheapest tiles, warps and stages, each with every order
+    of operands and programs, and the cheapest of its other traits.
+    """
+    judged = _judge(geometry, listed, target, limits).legal
+    legal = [variant for variant in judged if variant.design not in banned]
+    kept: dict[Design, None] = {}
+    for band in bands({v.design.block_m for v in legal if v.design.block_m}):
+        in_band = [
+            v
+            for v in legal
+            if v.design.block_m == band.block_m and v.design.order == target.orders[0]
+        ]
+        for source, rows in product(sources, band.samples):
+            accepting = [variant for variant in in_band if _accepts(variant, source)]
+            shape = source.at(rows)
+            costs = {v.design: cost(v, shape).total_us for v in accepting}
+            cheapest = sorted(costs, key=lambda each: (_simple(each), costs[each], each.name))
+            tiles: dict[tuple[object, ...], dict[tuple[object, ...], Design]] = {}
+            for design in cheapest:
+                tile = (design.block_m, design.block_n, design.block_k, design.warps, design.stages)
+                if tile in tiles or len(tiles) < most:
+                    schedule = (design.operands, design.gates)
+                    tiles.setdefault(tile, {}).setdefault(schedule, design)
+            for chosen in tiles.values():
+                for design, order in product(chosen.values(), target.orders):
+                    kept.setdefault(replace(design, order=order))
+    every = tuple(design for design in kept if design not in banned)
+    return every, (RankedBand(ANY, every),)
+
+
+def _simple(design: Design) -> int:
+    """Designs with a tail or wide offsets come after all that have none."""
+    return (design.tail == "any") + (design.offsets == "int64")
+
+
+def _row_bands(contract: Contract) -> tuple[Band, ...]:
+    """Routing does the same work, whoever owns the rows."""
+    row_wise = contract.operation in ("quantize", "requantize", "combine")
+    return ROW_WISE if row_wise else (ANY,)
+
+
+def _reaching(variants: list[Variant], sources: Sequence[ShapeSource], band: Band) -> list[Variant]:
+    """The cheapest row-wise design of each reach that a shape needs, and of the longest, which
+    takes every layer. A design that reaches further does more work, so the shorter goes first.
+    """
+    reaches = sorted({_reach(each) for each in variants})
+    users: dict[tuple[int, int], list[ShapeSource]] = {reaches[-1]: []}
+    for source in sources:
+        for reach in reaches:
+            if _within(source, reach):
+                users.setdefault(reach, []).append(source)
+                break
+    chosen = []
+    for reach, own_sources in sorted(users.items()):
+        own = [each for each in variants if _reach(each) == reach]
+        within = own_sources or [each for each in sources if _within(each, reach)]
+        chosen.append(_order(own, within, band)[0])
+    return chosen
+
+
+def _reach(variant: Variant) -> tuple[int, int]:
+    """The longest row and the most experts that a design takes."""
+    most = {each.of: each.bound for each in variant.bounds}
+    return most.get("K", 0), most.get("experts", 0)
+
+
+def _within(source: ShapeSource, reach: tuple[int, int]) -> bool:
+    longest, experts = reach
+    return (not longest or source.k <= longest) and (not experts or source.experts <= experts)
 
 
 def _covering(variants: list[Variant], sources: Sequence[ShapeSource], band: Band) -> list[Variant]:
@@ -189,7 +319,7 @@ def _covering(variants: list[Variant], sources: Sequence[ShapeSource], band: Ban
     chosen: list[Variant] = []
     open_sources = list(sources)
     for traits in (0, 1, 2):
-        simple = [v for v in variants if _traits(v) == traits]
+        simple = [v for v in variants if _simple(v.design) == traits]
         while open_sources and simple:
             reach = {id(v): sum(_accepts(v, s) for s in open_sources) for v in simple}
             widest = max(reach.values())
@@ -199,10 +329,6 @@ def _covering(variants: list[Variant], sources: Sequence[ShapeSource], band: Ban
             chosen.append(best)
             open_sources = [s for s in open_sources if not _accepts(best, s)]
     return chosen  # the portable variant serves shapes that are left
-
-
-def _traits(variant: Variant) -> int:
-    return (variant.design.tail == "any") + (variant.design.offsets == "int64")
 
 
 def _accepts(variant: Variant, source: ShapeSource) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import gc
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from typing import TypeVar
@@ -20,6 +22,7 @@ from generator.lower.layer_contract import (
 from generator.lower.measured import Measured
 from generator.lower.plan import Plan, lower
 from generator.lower.shapes import Users, users
+from generator.lower.tuned import tuned
 from generator.spec.model import Model, Spec, SpecSet, Target
 
 # Where a user finds the names that can be asked for.
@@ -34,6 +37,7 @@ class Selection:
     contracts: tuple[str, ...] = ()  # glob patterns on contract and layer names
     targets: tuple[str, ...] = ()
     everything: bool = False  # all contracts of the specs, not only those of shipped models
+    rivals: int = 0  # tiles kept of a GEMM, a band and a shape, for a tuner; 0: those that serve
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,25 @@ def program(loaded: SpecSet, selection: Selection) -> Program:
     """Lower what was asked for. Raises BuildError for unknown names and contracts without a legal
     design.
     """
+    with _uncollected():
+        return _program(loaded, selection)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Lowering makes a million small objects that live to its end: looking again and again for
+    those that do not took two fifths of the time.
+    """
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+def _program(loaded: SpecSet, selection: Selection) -> Program:
     _refuse_unknown(loaded, selection)
     specs = _named(loaded.specs, selection.specs)
     targets = _named(loaded.targets, selection.targets)
@@ -80,6 +103,8 @@ def program(loaded: SpecSet, selection: Selection) -> Program:
         chosen = [each for each in targets if each.name in (selection.targets or spec.targets)]
         own = {layer: each for layer, each in layers.items() if layer.spec == spec.name}
         asked = _contracts(own, selection)
+        if selection.rivals:
+            asked = _distinct(asked)
         gemms = {each for each in asked if isinstance(each, GemmContract)}
         for layer, layer_plans in own.items():
             if any(gemms.intersection(plan.contracts) for plan in layer_plans):
@@ -96,8 +121,13 @@ def program(loaded: SpecSet, selection: Selection) -> Program:
             for target in chosen:
                 key = (contract.name, target.name)
                 if contract.operation in target.operations and key not in lowered:
-                    plan = lower(spec, contract, target, known.sources(contract), measured)
-                    plan = _restricted(plan, ranked, known)
+                    sources = known.sources(contract)
+                    tables = tuned(contract, target, loaded.tunings)
+                    plan = lower(
+                        spec, contract, target, sources, measured, selection.rivals, tables
+                    )
+                    if not selection.rivals:
+                        plan = _restricted(plan, ranked, known)
                     if plan.kept:
                         lowered[key] = plan
     if not lowered:
@@ -139,6 +169,21 @@ def plan_bands(
     if not has_gemms(target):
         return ()
     return rank_plans(layer_plans, lowered, target, known.layer_source(layer))
+
+
+def _distinct(contracts: Sequence[Contract]) -> list[Contract]:
+    """Without GEMMs that move and multiply like one before, for what is timed of one holds for all,
+    and without those of folded plans, whose kernels do more.
+    """
+    known: set[Contract] = set()
+    distinct = []
+    for each in contracts:
+        if isinstance(each, GemmContract):
+            if each.amax or each.requantizes or each.geometry in known:
+                continue
+            known.add(each.geometry)
+        distinct.append(each)
+    return distinct
 
 
 def _restricted(plan: Plan, ranked: Mapping[LayerContract, LayerEntry], known: Users) -> Plan:

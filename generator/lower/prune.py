@@ -102,6 +102,18 @@ def _row_tile(design: Design, target: Target) -> str | None:
     return f"block_m {block_m} is no row tile of {target.name} ({listed}); use {nearest}"
 
 
+def _outer_products(design: Design, target: Target) -> str | None:
+    if design.dot != "rank1" or not design.swapped:
+        return None
+    return "an outer product of weights and rows is that of rows and weights; use rows_first"
+
+
+def _joined_gates(design: Design, target: Target) -> str | None:
+    if design.gates != "joined" or design.swapped:
+        return None
+    return "gate and up rows are one operand where weights come first; use weights_first or apart"
+
+
 def _block_k_exceeds_group(variant: Variant) -> str | None:
     gemm, block_k = variant.gemm, variant.design.block_k
     if gemm is None or block_k is None:
@@ -223,7 +235,7 @@ def _offsets_fit(variant: Variant) -> str | None:
 
 def _accept_multiples(variant: Variant) -> str | None:
     promise, design = variant.target.accept_multiples, variant.design
-    if promise == "none" or variant.contract.operation == "route":
+    if promise == "none" or variant.contract.operation in ("count", "route", "dispatch", "combine"):
         return None
     if design.block_n and promise.n % design.block_n:
         most = promise.n & -promise.n  # the largest power of two that divides it
@@ -254,6 +266,8 @@ RULES = (
     Rule(
         "row_tile", "a target keeps designs of a few row tiles, one band each", of_design=_row_tile
     ),
+    Rule("outer_products", "an outer product has no first operand", of_design=_outer_products),
+    Rule("joined_gates", "sums of gate and up are parted by rows", of_design=_joined_gates),
     Rule("dot_minimum", "matrix instructions have a least K", _dot_minimum),
     Rule(
         "block_k_exceeds_group",

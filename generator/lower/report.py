@@ -50,8 +50,11 @@ from generator.lower.plan import Plan, lower
 from generator.lower.program import LISTED, Program, Selection, has_gemms, plan_bands, program
 from generator.lower.prune import RULES, Rejection
 from generator.lower.shapes import Users, users
+from generator.lower.tuned import tuned
 from generator.lower.variant import Variant
 from generator.spec.model import OperationName, Spec, SpecSet, Target
+
+AxisValues = tuple[tuple[str, tuple[object, ...]], ...]
 
 
 @dataclass(frozen=True)
@@ -176,7 +179,11 @@ def _spec_report(
         contracts=len({c for layer in own for p in plans(spec, layer) for c in p.contracts}),
         model_layers=tuple(layer.name for layer in served),
         model_contracts=len({plan.contract for plan in built.plans}),
-        spaces=tuple(_space(spec, each) for each in get_args(OperationName)),
+        spaces=tuple(
+            each
+            for operation in get_args(OperationName)
+            for each in _spaces(spec, operation, built.targets)
+        ),
         problem=asked.sizes() if asked else None,
         targets=tuple(_totals(target, built, catalogue, asked) for target in built.targets),
     )
@@ -208,9 +215,21 @@ def _built(plan: Plan, catalogue: Catalogue, asked: Problem | None) -> BuiltFact
     return BuiltFacts(contract.name, _proofs(plan.kept), kept, found)
 
 
-def _space(spec: Spec, operation: str) -> SpaceFacts:
-    listed = space(spec, operation)
-    return SpaceFacts(operation, axes(listed), len(designs(listed)))
+def _spaces(spec: Spec, operation: str, targets: Iterable[Target]) -> tuple[SpaceFacts, ...]:
+    """Those of the targets that have the operation, each with the targets that share it."""
+    listed, sharing = space(spec, operation), dict[AxisValues, list[Target]]()
+    for target in targets:
+        if operation in target.operations:
+            sharing.setdefault(tuple(axes(listed, target).items()), []).append(target)
+    return tuple(
+        SpaceFacts(
+            operation=operation,
+            targets=tuple(each.name for each in own),
+            axes=dict(values),
+            designs=len(designs(listed, own[0])),
+        )
+        for values, own in sharing.items()
+    )
 
 
 def _rules(rejections: Iterable[tuple[str, Rejection]]) -> tuple[RuleFacts, ...]:
@@ -284,7 +303,8 @@ def _contract_report(
     reports = []
     for target in targets:
         if target.name not in lacking:
-            plan = lower(spec, contract, target, sources, catalogue.measured)
+            tables = tuned(contract, target, catalogue.loaded.tunings)
+            plan = lower(spec, contract, target, sources, catalogue.measured, tunings=tables)
             tiles = {each.band.block_m for each in plan.bands}
             if isinstance(contract, GemmContract):
                 used = catalogue.used_bands(contract, target)
@@ -296,7 +316,7 @@ def _contract_report(
         specs=tuple(each.name for each in owners),
         digest=contract_digest(contract),
         axes=contract.axes(),
-        space=_space(spec, operation),
+        spaces=_spaces(spec, operation, targets),
         ranked_for=tuple(each.sizes() for each in sources),
         problem=asked.sizes() if asked else None,
         targets=tuple(reports),

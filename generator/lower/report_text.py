@@ -107,7 +107,8 @@ def _problem(sizes: Mapping[str, int]) -> Iterator[str]:
 
 def _space(each: SpaceFacts) -> Iterator[str]:
     counts = [len(values) for values in each.axes.values()]
-    yield f"{each.operation}: {prod(counts)} designs = {' * '.join(map(str, counts))}"
+    product = " * ".join(map(str, counts))
+    yield f"{each.operation} on {_joined(each.targets)}: {prod(counts)} designs = {product}"
     yield from (_row(axis, _joined(values)) for axis, values in each.axes.items())
 
 
@@ -143,10 +144,11 @@ def _contract(report: ContractReport) -> Iterator[str]:
     yield f"contract {report.name} of spec {_joined(report.specs)}, digest {report.digest}"
     yield from _axes(report.axes)
     yield ""
-    yield from _space(report.space)
-    yield ""
+    for each in report.spaces:
+        yield from _space(each)
+        yield ""
     yield "ranked for these shapes, at their largest calls"
-    yield from (f"  {_sizes(each)}" for each in report.ranked_for)
+    yield from (f"  {_sizes(shape)}" for shape in report.ranked_for)
     if report.problem:
         yield ""
         yield from _problem(report.problem)
@@ -198,7 +200,8 @@ def _choice(choice: ChoiceFacts) -> Iterator[str]:
     if choice.design is None:
         yield _row("chosen", f"nothing: {choice.nothing}")
     else:
-        yield _row("chosen", f"{choice.design}, rank {choice.rank} of {choice.ranked}")
+        rank = f", rank {choice.rank} of {choice.ranked}" if choice.rank else ""
+        yield _row("chosen", f"{choice.design}{rank}")
         assert choice.cost is not None
         yield _row("", f"  {_cost(choice.cost)}")
     for each in choice.others:

@@ -41,10 +41,16 @@ class Design:
     unpack: str | None = None
     tail: str | None = None
     offsets: str | None = None
+    operands: str | None = None
+    order: str | None = None
+    row: str | None = None
+    gates: str | None = None
 
     @property
     def name(self) -> str:
-        """Tile, warps and stages, then what departs from the usual: int8 dots, no tail, int32."""
+        """Tile, warps and stages, then what departs from the usual: int8 dots, no tail, int32, rows
+        before weights, row tiles one after the other.
+        """
         blocks = (("m", self.block_m), ("n", self.block_n), ("k", self.block_k))
         tile = "".join(f"{letter}{size}" for letter, size in blocks if size is not None)
         traits = (
@@ -52,8 +58,19 @@ class Design:
             self.unpack if self.unpack not in (None, "none") else "",
             "tail" if self.tail == "any" else "",
             "wide" if self.offsets == "int64" else "",
+            "swap" if self.swapped else "",
+            "joined" if self.gates == "joined" else "",
+            self.order if self.order not in (None, "tiles") else "",
+            "whole" if self.row == "whole" else "",
         )
         return "_".join([tile, f"w{self.warps}s{self.stages}", *(each for each in traits if each)])
+
+    @property
+    def swapped(self) -> bool:
+        """Whether weights are a dot's first operand, so that rows are the narrow dimension of a
+        matrix instruction.
+        """
+        return self.operands == "weights_first"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,11 +96,7 @@ class Variant:
     @property
     def symbol(self) -> str:
         """What a profiler shows."""
-        return self.symbol_in(self.contract.name)
-
-    def symbol_in(self, contract: str) -> str:
-        """That of the same design of another contract."""
-        return f"{contract}_{self.target.name}_{self.design.name}"
+        return f"{self.contract.name}_{self.target.name}_{self.design.name}"
 
     @property
     def path(self) -> str:
@@ -157,11 +170,17 @@ class Variant:
         return turns[-1] if turns else 0
 
     @property
+    def weight_rows(self) -> int:
+        """Rows of weights that one dot takes."""
+        assert self.design.block_n is not None
+        return self.design.block_n * (2 if self.design.gates == "joined" else 1)
+
+    @property
     def matrix(self) -> tuple[str, ...]:
-        """The family of matrix instructions that its rows are tall enough for, the best of them;
-        several where a target stands for devices of several.
+        """The family of matrix instructions that its first operand is tall enough for, the best of
+        them; several where a target stands for devices of several.
         """
-        rows = self.design.block_m
+        rows = self.weight_rows if self.design.swapped else self.design.block_m
         assert rows is not None
         fitting = [unit for unit in self.target.matrix if unit.block_m <= rows]
         return tuple(unit.name for unit in fitting if unit.block_m == fitting[-1].block_m)
@@ -170,6 +189,13 @@ class Variant:
     def reads_shared(self) -> bool:
         """Whether the matrix instruction reads operands from shared memory, not from registers."""
         return not SHARED_OPERANDS.isdisjoint(self.matrix)
+
+    @property
+    def unpacks_to_registers(self) -> bool:
+        """Whether nibbles go from registers into the matrix instruction: those of a first operand
+        do, a second one is read from shared memory where the instruction reads any.
+        """
+        return self.planes and (self.design.swapped or not self.reads_shared)
 
     @property
     def dot_bytes(self) -> int:
@@ -204,7 +230,9 @@ class Variant:
         assert gemm is not None and design.block_n is not None
         body, rest = walk.staged
         staged = self._k_bytes * (self._copies * body + rest)
-        if self.dot_bytes == 1 and not (self.planes and self.reads_shared):
+        if self.reads_shared and self.unpacks_to_registers and design.stages > 1:
+            staged -= gemm.weight_tiles * design.block_n * body
+        if self.dot_bytes == 1 and (self.unpacks_to_registers or not self.planes):
             return staged
         planes = 2 if self.planes else 1
         return staged + gemm.weight_tiles * design.block_n * planes * self.dot_bytes * body
@@ -224,7 +252,7 @@ class Variant:
         if gemm.group_k is not None:
             scales = gemm.weight_tiles * design.block_n * self.walk.groups
             needed += self._copies * scales * FORMATS[gemm.scale].bits // 8
-        results = design.block_m * design.block_n * FORMATS[gemm.output].bits // 8
+        results = design.block_m * self.weight_rows * FORMATS[gemm.output].bits // 8
         return needed + results + BARRIERS
 
     @cached_property
@@ -260,14 +288,16 @@ class Variant:
 
     def _design_requires(self) -> tuple[Condition, ...]:
         design, operation = self.design, self.contract.operation
-        if operation == "route":
+        if operation in ("count", "route"):
             return (ProductBelow(("rows", "experts"), INT32),)
+        if operation == "dispatch":
+            return (Multiple("K", ROW_UNIT), ProductBelow(("rows", "experts"), INT32))
         if operation in ("quantize", "requantize"):
             return (Multiple("K", ROW_UNIT),)
         assert design.block_n is not None
-        columns = (Multiple("N", design.block_n),)
         if operation == "combine":
-            return columns
+            return (Multiple("N", ROW_UNIT),)
+        columns = (Multiple("N", design.block_n),)
         whole = Multiple("K", K_UNIT if self.tail else self.walk.unit_k)
         if design.offsets == "int64":
             return (whole, *columns)
@@ -283,28 +313,36 @@ class Variant:
         """The limits up to which sums are exact and offsets fit, for an operation's dimensions."""
         limits, operation = self.limits, self.contract.operation
         rows, experts = AtMost("rows", limits.rows), AtMost("experts", limits.experts)
-        if operation == "route":
-            bins = min(limits.experts, self.design.block_n or limits.experts)
-            return (rows, AtMost("experts", bins))
+        bins = AtMost("experts", min(limits.experts, self.design.block_n or limits.experts))
+        if operation in ("count", "route"):
+            return (rows, bins)
+        if operation == "dispatch":
+            return (rows, AtMost("K", self.longest_row), bins)
         columns = AtMost("N", limits.n // 2 if operation == "up" else limits.n)
         if operation == "combine":
             return (rows, columns)
         if self.gemm is None:
-            return (rows, AtMost("K", limits.k), experts)
+            return (rows, AtMost("K", self.longest_row), experts)
         return (rows, AtMost("K", limits.k), columns, experts)
+
+    @property
+    def longest_row(self) -> int:
+        """The longest K that a row-wise kernel takes."""
+        steps = self.design.row == "steps" or self.design.block_k is None
+        return self.limits.k if steps else min(self.limits.k, self.design.block_k or 0)
 
     @cached_property
     def counts(self) -> tuple[Count, ...]:
         """Run-time integers of the kernel, in argument order."""
         design, operation = self.design, self.contract.operation
-        if operation == "route":
+        if operation in ("count", "route"):
             return ()
-        if operation in ("quantize", "requantize"):
+        if operation in ("dispatch", "quantize", "requantize"):
             return (Count("k_units", "K", ROW_UNIT),)
         assert design.block_n is not None
-        columns = Count("n_tiles", "N", design.block_n)
         if operation == "combine":
-            return (columns,)
+            return (Count("n_units", "N", ROW_UNIT),)
+        columns = Count("n_tiles", "N", design.block_n)
         if self.tail:
             return (columns, Count("k_units", "K", K_UNIT))
         return (columns, Count(self.turns, "K", self.walk.unit_k))

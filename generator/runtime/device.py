@@ -66,3 +66,8 @@ def current(device: torch.device) -> AbstractContextManager[object]:
     if device.type == "cuda":
         return torch.cuda.device(device)
     return interpreter.quiet() if interpreter.active() else nullcontext()
+
+
+def is_current(device: torch.device) -> bool:
+    """Whether launches go to a device as things stand, without `current`."""
+    return device.type != "cuda" or torch.cuda.current_device() == device.index

@@ -39,6 +39,9 @@ class Entry:
     stages: int
     dot: str | None  # dot strategy of a GEMM
     unpack: str | None  # how a GEMM takes nibbles apart
+    operands: str | None  # of a GEMM's dots, left to right: rows_first | weights_first
+    gates: str | None  # of an up GEMM's weight tiles: apart | joined
+    order: str | None  # of a GEMM's programs: tiles | columns | blocks
     requires: tuple[Condition, ...]
     counts: tuple[Count, ...]
     proof: str | None
@@ -56,6 +59,13 @@ class Entry:
     def rows_per_program(self) -> int:
         """Of GEMMs and row-wise operations. Raises BuildError where the manifest lacks it."""
         return self._block("m", self.block_m)
+
+    @property
+    def first_operand_rows(self) -> int:
+        """Of a GEMM's dots: what decides on the matrix instruction."""
+        if self.operands != "weights_first":
+            return self.rows_per_program
+        return self.columns_per_program * (2 if self.gates == "joined" else 1)
 
     @property
     def columns_per_program(self) -> int:

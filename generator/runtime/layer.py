@@ -7,28 +7,44 @@ No host synchronisation anywhere: grids come from shapes, counts and ids stay on
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
 from ..errors import Finding, LaunchError
 from ..packing import padded
-from . import check, interpreter, launch
-from .device import current, targets_for
+from . import check, direct, interpreter
+from .device import current, is_current, targets_for
 from .manifest import Layer, Manifest
-from .packed import PackedExperts, check_packed
+from .packed import SEED_NAMES, PackedExperts, check_packed
+from .prepared import Prepared, facts, prepare, remember, weights_of
 from .problem import LayerProblem
 from .select import LayerChoice, select_layer
-from .workspace import buffers, carve, torch_dtype, total_bytes
+from .workspace import block, buffers, torch_dtype, total_bytes
+
+ALIGNMENT = 16  # bytes; where every tensor starts but those of the router
 
 
 @dataclass(frozen=True)
 class LayerRun:
     """One call: what was chosen, every intermediate, and the result."""
 
-    problem: LayerProblem
-    choice: LayerChoice
-    buffers: dict[str, torch.Tensor]  # each stage's inputs and outputs, none of them reused
+    prepared: Prepared
+    workspace: torch.Tensor
     out: torch.Tensor
+
+    @property
+    def problem(self) -> LayerProblem:
+        return self.prepared.problem
+
+    @property
+    def choice(self) -> LayerChoice:
+        return self.prepared.choice
+
+    @cached_property
+    def buffers(self) -> dict[str, torch.Tensor]:
+        """Each stage's inputs and outputs, none of them reused."""
+        return self.prepared.layout.views(self.workspace)
 
 
 def tokens_problem(
@@ -112,47 +128,27 @@ def run_tokens(
     multiple of 64 costs a copy of the hidden states and one of the result. Raises LaunchError for
     tensors that do not fit, NoVariantError where no emitted variant accepts the shape.
     """
-    layer = _layer(packed, manifest)
-    device, dtype = packed.up_weight.device, torch_dtype(layer.dtype)
-    check.tensor("hidden", hidden, (None, packed.hidden), (dtype,), device)
-    check.aligned("hidden", hidden)
-    tokens = hidden.shape[0]
-    check.tensor("ids", ids, (tokens, None), (torch.int32, torch.int64), device)
-    top_k = ids.shape[1]
-    check.tensor("weights", weights, (tokens, top_k), (torch.float32,), device)
-    _first_expert(first_expert, packed.experts)
-    targets = targets or targets_for(device, manifest)
-    problem = tokens_problem(packed, tokens, top_k, targets, plan)
-    result, chosen, own = _prepare(problem, layer, hidden, out, workspace, manifest)
-    if problem.rows == 0:
-        return LayerRun(problem, chosen, own, result.zero_())
-    with current(device):
-        hidden, wide = _widened(problem, packed, hidden, result, own)
-        launch.route_ids(
-            chosen["route"].entry,
-            ids,
-            own,
-            experts=packed.experts,
-            first_expert=first_expert,
-            block_m=chosen.block_m,
-        )
-        launch.quantize(
-            chosen["quantize"].entry,
-            hidden,
-            packed.up_inv_smooth,
-            own["row_expert"],
-            own["hidden_codes"],
-            own["hidden_scale"],
-            row_slot=own["row_slot"],
-            top_k=top_k,
-        )
-        _experts(packed, chosen, own, own["expert_output"])
-        launch.combine(
-            chosen["combine"].entry, own["expert_output"], own["slot_row"], weights, wide
-        )
-        if wide is not result:
-            result.copy_(wide[:, : packed.hidden])
-    return LayerRun(problem, chosen, own, result)
+    tensors = (hidden, ids, weights, *weights_of(packed))
+    options = (type(first_expert), first_expert, targets, plan)  # 0 is not False to Triton
+    known = facts(packed, tensors, "tokens", *options)
+    prepared = manifest.prepared.get(known)
+    if prepared is None:
+        layer = _layer(packed, manifest)
+        device, dtype = packed.up_weight.device, torch_dtype(layer.dtype)
+        check.tensor("hidden", hidden, (None, packed.hidden), (dtype,), device)
+        check.aligned("hidden", hidden)
+        tokens = hidden.shape[0]
+        check.tensor("ids", ids, (tokens, None), (torch.int32, torch.int64), device)
+        top_k = ids.shape[1]
+        check.tensor("weights", weights, (tokens, top_k), (torch.float32,), device)
+        _first_expert(first_expert, packed.experts)
+        targets = targets or targets_for(device, manifest)
+        problem = tokens_problem(packed, tokens, top_k, targets, plan)
+        _check_out(hidden, out)
+        given = {"hidden": hidden, "ids": ids, "weights": weights}
+        prepared = prepare(problem, layer, manifest, packed, given, first_expert)
+        remember(manifest, known, prepared)
+    return _run(prepared, tensors, out, workspace)
 
 
 def run_rows(
@@ -171,37 +167,23 @@ def run_rows(
     Counts are clamped on the device: negative ones to 0, their sum to the rows; rows past the sum
     become zeros. Errors and the caller's tensors are as in `run_tokens`.
     """
-    layer = _layer(packed, manifest)
-    device, dtype = packed.up_weight.device, torch_dtype(layer.dtype)
-    check.tensor("hidden", hidden, (None, packed.hidden), (dtype,), device)
-    check.tensor("tokens_per_expert", tokens_per_expert, (packed.experts,), (torch.int32,), device)
-    check.aligned("hidden", hidden)
-    targets = targets or targets_for(device, manifest)
-    problem = rows_problem(packed, hidden.shape[0], targets, plan)
-    result, chosen, own = _prepare(problem, layer, hidden, out, workspace, manifest)
-    if problem.rows == 0:
-        return LayerRun(problem, chosen, own, result)
-    with current(device):
-        hidden, wide = _widened(problem, packed, hidden, result, own)
-        launch.route_counts(
-            chosen["route"].entry,
-            tokens_per_expert,
-            own,
-            rows=problem.rows,
-            block_m=chosen.block_m,
-        )
-        launch.quantize(
-            chosen["quantize"].entry,
-            hidden,
-            packed.up_inv_smooth,
-            own["row_expert"],
-            own["hidden_codes"],
-            own["hidden_scale"],
-        )
-        _experts(packed, chosen, own, wide)
-        if wide is not result:
-            result.copy_(wide[:, : packed.hidden])
-    return LayerRun(problem, chosen, own, result)
+    tensors = (hidden, tokens_per_expert, *weights_of(packed))
+    known = facts(packed, tensors, "rows", targets, plan)
+    prepared = manifest.prepared.get(known)
+    if prepared is None:
+        layer = _layer(packed, manifest)
+        device, dtype = packed.up_weight.device, torch_dtype(layer.dtype)
+        check.tensor("hidden", hidden, (None, packed.hidden), (dtype,), device)
+        counts, experts = tokens_per_expert, packed.experts
+        check.tensor("tokens_per_expert", counts, (experts,), (torch.int32,), device)
+        check.aligned("hidden", hidden)
+        targets = targets or targets_for(device, manifest)
+        problem = rows_problem(packed, hidden.shape[0], targets, plan)
+        _check_out(hidden, out)
+        given = {"hidden": hidden, "tokens_per_expert": tokens_per_expert}
+        prepared = prepare(problem, layer, manifest, packed, given)
+        remember(manifest, known, prepared)
+    return _run(prepared, tensors, out, workspace)
 
 
 def _layer(packed: PackedExperts, manifest: Manifest) -> Layer:
@@ -217,85 +199,73 @@ def _first_expert(first: int, experts: int) -> None:
         raise LaunchError(Finding("first_expert", what, f"use 0 .. {2**31 - 1 - experts}"))
 
 
-def _prepare(
-    problem: LayerProblem,
-    layer: Layer,
-    hidden: torch.Tensor,
+def _check_out(hidden: torch.Tensor, out: torch.Tensor | None) -> None:
+    """Raise LaunchError where the caller's result is not as `output_like` has it."""
+    if out is None:
+        return
+    fits = isinstance(out, torch.Tensor) and out.shape == hidden.shape and out.is_contiguous()
+    if not fits or out.dtype != hidden.dtype or out.device != hidden.device:
+        check.tensor("out", out, tuple(hidden.shape), (hidden.dtype,), hidden.device)
+    check.aligned("out", out)
+
+
+def _run(
+    prepared: Prepared,
+    tensors: tuple[torch.Tensor, ...],
     out: torch.Tensor | None,
     workspace: torch.Tensor | None,
-    manifest: Manifest,
-) -> tuple[torch.Tensor, LayerChoice, dict[str, torch.Tensor]]:
-    """The result's storage, the variants, and the intermediates. The only place that allocates."""
-    if out is not None:
-        check.tensor("out", out, tuple(hidden.shape), (hidden.dtype,), hidden.device)
-        check.aligned("out", out)
+) -> LayerRun:
+    """Launch a prepared call on its tensors: the hidden states, what routes them, the weights. The
+    only place that allocates.
+    """
+    hidden = tensors[0]
+    addresses = [each.data_ptr() for each in tensors]
+    weights = len(tensors) - len(SEED_NAMES)
+    starts = addresses[0]
+    for address in addresses[weights:]:
+        starts |= address
+    if starts % ALIGNMENT:
+        for name, each in zip(SEED_NAMES, tensors[weights:], strict=True):
+            check.aligned(name, each)
+        check.aligned("hidden", hidden)
+    _check_out(hidden, out)
     result = output_like(hidden) if out is None else out
-    chosen = select_layer(problem, manifest)
-    if problem.rows == 0:
-        return result, chosen, {}
-    wanted = buffers(problem, layer, chosen.block_m, chosen.stages)
-    own = carve(wanted, workspace, hidden.device)
+    if prepared.problem.rows == 0:
+        return LayerRun(prepared, result, result.zero_())  # no intermediates: any workspace
+    storage = block(prepared.layout.bytes, workspace, prepared.device)
     if out is not None and workspace is not None:
         check.apart("out", out, "workspace", workspace)
-    return result, chosen, own
+    run = LayerRun(prepared, storage, result)
+    if prepared.problem.widened:
+        width = hidden.shape[1]
+        wide = run.buffers["hidden_wide"]
+        wide[:, width:].zero_()
+        wide[:, :width].copy_(hidden)
+        _launch(run, tensors, addresses)
+        result.copy_(run.buffers["output_wide"][:, :width])
+    else:
+        _launch(run, tensors, addresses)
+    return run
 
 
-def _widened(
-    problem: LayerProblem,
-    packed: PackedExperts,
-    hidden: torch.Tensor,
-    result: torch.Tensor,
-    own: dict[str, torch.Tensor],
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Hidden states and result as kernels take them: their own, or copies with zeros behind."""
-    if not problem.widened:
-        return hidden, result
-    wide = own["hidden_wide"]
-    wide[:, packed.hidden :].zero_()
-    wide[:, : packed.hidden].copy_(hidden)
-    return wide, own["output_wide"]
-
-
-def _experts(
-    packed: PackedExperts, chosen: LayerChoice, own: dict[str, torch.Tensor], y: torch.Tensor
-) -> None:
-    """From codes of the hidden states to rows of y: the stages that both ways in share."""
-    folded = "requantize" not in chosen.stages
-    launch.gemm(
-        chosen["up"].entry,
-        own["hidden_codes"],
-        own["hidden_scale"],
-        packed.up_weight,
-        packed.up_scale,
-        own,
-        own["activation"],
-        inv_smooth=packed.down_inv_smooth if folded else None,
-    )
-    if folded:
-        launch.gemm_of_activation(
-            chosen["down"].entry,
-            own["activation"],
-            packed.down_inv_smooth,
-            packed.down_weight,
-            packed.down_scale,
-            own,
-            y,
-        )
+def _launch(run: LayerRun, tensors: tuple[torch.Tensor, ...], addresses: list[int]) -> None:
+    """Start every stage on the device's current stream: directly, once Triton's JIT has been there
+    with a call of the same facts.
+    """
+    prepared, base, last = run.prepared, run.workspace.data_ptr(), run.out.data_ptr()
+    # Kernels are compiled for starts at 16 bytes. The checks hold those of callers' tensors to it;
+    # fresh memory is the allocator's, which may be anyone's.
+    aligned = not (base | last) % ALIGNMENT
+    state = direct.switches((*tensors, run.out, run.workspace)) if aligned else None
+    launchers = None if state is None else prepared.launchers.get(state)
+    if launchers is None or not direct.hold(launchers):
+        given = dict(zip(prepared.given, (*tensors, run.out), strict=True))
+        with current(prepared.device):
+            prepared.by_jit(run.buffers | given, state)
         return
-    launch.quantize(
-        chosen["requantize"].entry,
-        own["activation"],
-        packed.down_inv_smooth,
-        own["row_expert"],
-        own["activation_codes"],
-        own["activation_scale"],
-    )
-    launch.gemm(
-        chosen["down"].entry,
-        own["activation_codes"],
-        own["activation_scale"],
-        packed.down_weight,
-        packed.down_scale,
-        own,
-        y,
-    )
+    addresses = [*addresses, last, *[base + each for each in prepared.offsets]]
+    if is_current(prepared.device):
+        direct.launch(launchers, addresses)
+    else:
+        with current(prepared.device):
+            direct.launch(launchers, addresses)

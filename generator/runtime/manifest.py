@@ -14,7 +14,7 @@ from ..errors import BuildError, Finding
 from .entry import Count, Entry, damaged
 
 DIMENSIONS = {"rows", "N", "K", "experts"}  # what conditions and counts may speak of
-SCHEMA = 4  # the manifest that this reader understands
+SCHEMA = 5  # the manifest that this reader understands
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,24 @@ class Band(RowRange):
     """Designs by preference for a range of rows per expert."""
 
     designs: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """Designs of one GEMM contract at one shape, as measured on a device: by routed rows, which
+    ascend.
+    """
+
+    n: int
+    k: int
+    experts: int
+    device: str
+    date: str
+    buckets: tuple[tuple[int, str], ...]
+
+    def nearest(self, rows: int) -> tuple[int, str]:
+        """The rows that were measured nearest to a number, by ratio, and the design."""
+        return min(self.buckets, key=lambda each: max(each[0] / rows, rows / each[0]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +157,9 @@ class Manifest:
     models: Mapping[str, Model]
     entries: tuple[Entry, ...]
     bands: Mapping[tuple[str, str], tuple[Band, ...]]  # by contract and target
+    tuned: Mapping[tuple[str, str], tuple[Tuned, ...]]  # likewise
     choices: dict[Any, Any] = field(default_factory=dict, compare=False)  # memo of selection
+    prepared: dict[Any, Any] = field(default_factory=dict, compare=False)  # memo of layer calls
     logged: set[Any] = field(default_factory=set, compare=False)  # choices told already
 
     @cached_property
@@ -242,7 +262,9 @@ def _inconsistencies(manifest: Manifest) -> Iterator[str]:
             yield f"{entry.symbol} counts columns in {n_tiles[0]}, not in block_n"
     designs = {(e.contract, e.target, e.design) for e in manifest.entries}
     for (contract, target), bands in manifest.bands.items():
-        for design in {each for band in bands for each in band.designs}:
+        tables = manifest.tuned.get((contract, target), ())
+        measured = {design for table in tables for _, design in table.buckets}
+        for design in measured | {each for band in bands for each in band.designs}:
             if (contract, target, design) not in designs:
                 yield f"the selection of {contract} names {target}/{design}, no entry"
     for layer in manifest.layers.values():
@@ -272,7 +294,16 @@ def _manifest(directory: Path, data: Mapping[str, Any]) -> Manifest:
             (each["contract"], each["target"]): tuple(_band(band) for band in each["bands"])
             for each in data["selection"]
         },
+        tuned={
+            (each["contract"], each["target"]): tuple(_tuned(table) for table in each["tuned"])
+            for each in data["selection"]
+        },
     )
+
+
+def _tuned(data: Mapping[str, Any]) -> Tuned:
+    buckets = tuple((int(rows), str(design)) for rows, design in data["buckets"])
+    return Tuned(**{**data, "buckets": buckets})
 
 
 def _band(data: Mapping[str, Any]) -> Band:

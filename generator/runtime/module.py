@@ -156,7 +156,9 @@ class QuantExperts(ContractDtypes):
             raise LaunchError(Finding("hidden", what, f"pass [any, {self.hidden}]"))
 
     def _weights(self) -> list[torch.Tensor]:
-        return [getattr(self, name) for name in SEED_NAMES]
+        """Of every call: `getattr` of a module looks in three places for each."""
+        held: Mapping[str, Any] = self._buffers
+        return [held[name] for name in SEED_NAMES]
 
     def _generated(self) -> str:
         return str(self.manifest.directory)

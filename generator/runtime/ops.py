@@ -12,7 +12,7 @@ import torch
 
 from ..errors import Finding, LaunchError
 from .layer import output_like, run_rows, run_tokens
-from .manifest import load
+from .manifest import Manifest, load
 from .packed import PackedExperts
 
 DEVICES = ("cpu", "cuda")
@@ -27,6 +27,18 @@ def namespace(package: str) -> str:
 
 
 NAMESPACE = namespace(str(__package__))
+
+
+_LOADED: dict[str, Manifest] = {}  # by the resolved name of their folder, as modules pass it
+
+
+def _manifest(generated: str) -> Manifest:
+    """`load`, which asks the file system at every call; here only for other names of a folder."""
+    known = _LOADED.get(generated)
+    if known is None:
+        known = load(Path(generated))
+        _LOADED[str(known.directory)] = known
+    return known
 
 
 def _packed(
@@ -83,7 +95,7 @@ def experts_tokens(
         down_scale,
         down_inv_smooth,
     )
-    manifest = load(Path(generated))
+    manifest = _manifest(generated)
     return run_tokens(packed, hidden, ids, weights, manifest, first_expert=first_expert).out
 
 
@@ -116,7 +128,7 @@ def experts_rows(
         down_scale,
         down_inv_smooth,
     )
-    return run_rows(packed, hidden, tokens_per_expert, load(Path(generated))).out
+    return run_rows(packed, hidden, tokens_per_expert, _manifest(generated)).out
 
 
 @experts_rows.register_fake

@@ -50,7 +50,9 @@ class LayerProblem:
     def problem(self, contract: str, operation: str) -> Problem:
         """One stage's problem."""
         n, k = {
+            "count": (0, 0),
             "route": (0, 0),
+            "dispatch": (0, self.hidden),
             "quantize": (0, self.hidden),
             "up": (self.intermediate, self.hidden),
             "requantize": (0, self.intermediate),

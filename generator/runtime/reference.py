@@ -158,6 +158,16 @@ class Routing:
     tile_end: Tensor
 
 
+def count(ids: Tensor, experts: int, first_expert: int, chunk: int) -> Tensor:
+    """Slots of each local expert in each chunk of slots: int32 [chunks, experts]."""
+    local = ids.reshape(-1).long() - first_expert
+    chunks = -(-local.numel() // chunk)
+    owned = (local >= 0) & (local < experts)
+    places = torch.arange(local.numel(), device=ids.device) // chunk * experts + local
+    found = torch.bincount(places[owned], minlength=chunks * experts)
+    return found.reshape(chunks, experts).int()
+
+
 def route_ids(ids: Tensor, experts: int, first_expert: int, block_m: int, tiles: int) -> Routing:
     """A stable sort of slots by local expert; slots of other ids are absent."""
     local = ids.reshape(-1).long() - first_expert

@@ -44,14 +44,20 @@ class LayerChoice:
 def candidates(problem: Problem, manifest: Manifest) -> Iterator[Choice]:
     """Every entry that accepts the problem, best first."""
     for target in problem.targets:
+        entries = {
+            entry.design: entry
+            for entry in manifest.by_contract.get(problem.contract, ())
+            if entry.target == target
+        }
+        for table in manifest.tuned.get((problem.contract, target), ()):
+            if (table.n, table.k, table.experts) == (problem.n, problem.k, problem.experts):
+                rows, design = table.nearest(problem.rows)
+                if not list(_obstacles(entries[design], problem, manifest)):
+                    near = f"at {rows} rows, the nearest measured, on {table.device}, {table.date}"
+                    yield Choice(entries[design], f"fastest {near}")
         for band in manifest.bands.get((problem.contract, target), ()):
             if not band.holds(problem.rows_per_expert):
                 continue
-            entries = {
-                entry.design: entry
-                for entry in manifest.by_contract[problem.contract]
-                if entry.target == target
-            }
             for rank, design in enumerate(band.designs):
                 if not list(_obstacles(entries[design], problem, manifest)):
                     last = "up" if band.high is None else f"to {band.high}"

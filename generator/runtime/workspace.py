@@ -12,6 +12,7 @@ import torch
 
 from ..errors import Finding, LaunchError
 from ..formats import FORMATS
+from ..packing import CHUNK
 from .manifest import Layer
 from .problem import LayerProblem
 
@@ -52,11 +53,15 @@ def buffers(
     tiles = tile_bound(rows, problem.experts + 1, block_m)
     index = {
         "row_expert": Buffer((rows,), torch.int32),
-        "row_amax": Buffer((rows,), torch.int32),
         "tile_expert": Buffer((tiles,), torch.int32),
         "tile_start": Buffer((tiles,), torch.int32),
         "tile_end": Buffer((tiles,), torch.int32),
     }
+    if "route" in operations:
+        index["row_amax"] = Buffer((rows,), torch.int32)
+    if "count" in operations:
+        chunks = -(-rows // CHUNK)
+        index["chunk_count"] = Buffer((chunks, problem.experts), torch.int32)
     values = {
         "hidden_codes": Buffer((rows, hidden), torch.int8),
         "hidden_scale": Buffer((rows,), torch.float32),
@@ -86,15 +91,39 @@ def total_bytes(wanted: Mapping[str, Buffer]) -> int:
     return sum(_aligned(each.bytes) for each in wanted.values())
 
 
-def carve(
-    wanted: Mapping[str, Buffer], workspace: torch.Tensor | None, device: torch.device
-) -> dict[str, torch.Tensor]:
-    """Views into one block of bytes, the caller's or a fresh one. Raises LaunchError where it is
-    too small.
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where each intermediate lies in a block of bytes."""
+
+    buffers: Mapping[str, Buffer]
+    offsets: Mapping[str, int]
+    bytes: int
+
+    def views(self, workspace: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The intermediates of a call in its block."""
+        views = {}
+        for name, each in self.buffers.items():
+            offset = self.offsets[name]
+            flat = workspace[offset : offset + each.bytes]
+            views[name] = flat.view(each.dtype).view(each.shape)
+        return views
+
+
+def layout(wanted: Mapping[str, Buffer]) -> Layout:
+    """The intermediates one behind the other."""
+    offsets, end = {}, 0
+    for name, each in wanted.items():
+        offsets[name] = end
+        end += _aligned(each.bytes)
+    return Layout(wanted, offsets, end)
+
+
+def block(needed: int, workspace: torch.Tensor | None, device: torch.device) -> torch.Tensor:
+    """A block of bytes, the caller's or a fresh one. Raises LaunchError where the caller's is too
+    small.
     """
-    needed = total_bytes(wanted)
     if workspace is None:
-        workspace = torch.empty(needed, dtype=torch.uint8, device=device)
+        return torch.empty(needed, dtype=torch.uint8, device=device)
     if not isinstance(workspace, torch.Tensor):
         what = f"is a {type(workspace).__name__}"
         raise LaunchError(Finding("workspace", what, "torch.empty(n, dtype=torch.uint8)"))
@@ -114,8 +143,4 @@ def carve(
         findings.append(Finding("workspace", what, "pass an unsliced tensor"))
     if findings:
         raise LaunchError(findings)
-    views, offset = {}, 0
-    for name, each in wanted.items():
-        views[name] = workspace[offset : offset + each.bytes].view(each.dtype).view(each.shape)
-        offset += _aligned(each.bytes)
-    return views
+    return workspace

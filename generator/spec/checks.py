@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Generic, TypeVar
 
 from generator.packing import K_UNIT, packs
-from generator.spec.model import Model, ModelLayer, Spec, SpecSet, Target
+from generator.spec.model import Model, ModelLayer, Spec, SpecSet, Target, Tuning
 from generator.spec.yaml_source import YamlPath
 
-Subject = TypeVar("Subject", Spec, Target, Model)
+Subject = TypeVar("Subject", Spec, Target, Model, Tuning)
 
 
 @dataclass(frozen=True)
@@ -217,6 +217,14 @@ def _row_tiles(target: Target, _: Path, __: SpecSet) -> Iterator[Defect]:
             yield Defect(("row_tiles", index), f"`{tile}` stands twice", "keep it once")
 
 
+def _target_axes(target: Target, _: Path, __: SpecSet) -> Iterator[Defect]:
+    for axis in ("operands", "gates", "orders"):
+        values = getattr(target, axis)
+        for index, value in enumerate(values):
+            if value in values[:index]:
+                yield Defect((axis, index), f"`{value}` stands twice", "keep it once")
+
+
 def _matrix(target: Target, _: Path, __: SpecSet) -> Iterator[Defect]:
     units, least = target.matrix, min(target.row_tiles)
     if units[0].block_m > least:
@@ -337,6 +345,31 @@ def _layer_limits(model: Model, _: Path, everything: SpecSet) -> Iterator[Defect
                 )
 
 
+def _tuned_target(tuning: Tuning, _: Path, everything: SpecSet) -> Iterator[Defect]:
+    known = [target.name for target in everything.targets]
+    if tuning.target not in known and tuning.target not in everything.broken:
+        fix = nearest(tuning.target, known)
+        yield Defect(("target",), f"no file targets/{tuning.target}.yaml", fix)
+    same = [each.device for each in everything.tunings if each.target == tuning.target]
+    if len(same) > 1:
+        what = f"{' and '.join(same)} are both {tuning.target}"
+        yield Defect(("target",), what, "keep one of the files")
+
+
+def _tuned_shapes(tuning: Tuning, _: Path, __: SpecSet) -> Iterator[Defect]:
+    seen: set[tuple[str, int, int, int]] = set()
+    for index, shape in enumerate(tuning.shapes):
+        key = (shape.contract, shape.n, shape.k, shape.experts)
+        if key in seen:
+            what = f"{shape.contract} at N={shape.n} K={shape.k} E={shape.experts} stands twice"
+            yield Defect(("shapes", index, "contract"), what, "remove one")
+        seen.add(key)
+        rows = [each.rows for each in shape.buckets]
+        if rows != sorted(set(rows)):
+            what = f"rows {', '.join(str(each) for each in rows)} do not ascend"
+            yield Defect(("shapes", index, "buckets"), what, "sort them, each once")
+
+
 SPEC_CHECKS: tuple[Check[Spec], ...] = (
     Check("name_is_file", "names are looked up as file names", _name_is_file),
     Check("distinct_values", "each value of an axis is one contract or design", _distinct),
@@ -353,11 +386,16 @@ TARGET_CHECKS: tuple[Check[Target], ...] = (
     Check("dot_rates", "the cost model orders designs by them", _dot_rates),
     Check("ptx", "inline PTX is NVIDIA's assembly", _ptx),
     Check("row_tiles", "each row tile is one band of rows per expert", _row_tiles),
+    Check("axes", "each value of a target's axis is one design", _target_axes),
     Check("matrix", "a dot compiles to the last one that its rows are enough for", _matrix),
     Check("matrix_backend", "mfma is AMD's, the others are NVIDIA's", _matrix_backend),
     Check("warp_size", "lanes of a warp are numbered in bits", _warp_size),
     Check("promise", "weights are padded to this unit at pack", _promise),
     Check("capability", "a device is recognised by its capability", _capability),
+)
+TUNING_CHECKS: tuple[Check[Tuning], ...] = (
+    Check("tuned_target", "a target's table is one device's", _tuned_target),
+    Check("tuned_shapes", "selection looks the nearest rows up", _tuned_shapes),
 )
 MODEL_CHECKS: tuple[Check[Model], ...] = (
     Check("name_is_file", "names are looked up as file names", _name_is_file),

@@ -19,11 +19,12 @@ from generator.spec.checks import (
     MODEL_CHECKS,
     SPEC_CHECKS,
     TARGET_CHECKS,
+    TUNING_CHECKS,
     Check,
     Subject,
     nearest,
 )
-from generator.spec.model import SCHEMA, Frozen, Model, Spec, SpecSet, Target
+from generator.spec.model import SCHEMA, Frozen, Model, Spec, SpecSet, Target, Tuning
 from generator.spec.yaml_source import Source, YamlPath, read
 
 Shaped = TypeVar("Shaped", bound=Frozen)
@@ -31,7 +32,8 @@ Recorded = TypeVar("Recorded", Record, Calibration)
 
 
 def load(directory: Path) -> SpecSet:
-    """Read `directory`/*.yaml, targets/*.yaml, models/*.yaml and the JSON of resources/.
+    """Read `directory`/*.yaml, targets/*.yaml, models/*.yaml, tuning/*.yaml and the JSON of
+    resources/.
 
     Raises SpecError with all defects of all files, each with file and line.
     """
@@ -41,6 +43,7 @@ def load(directory: Path) -> SpecSet:
     specs = _load_folder(directory, Spec, findings)
     targets = _load_folder(directory / "targets", Target, findings)
     models = _load_folder(directory / "models", Model, findings)
+    tunings = _load_folder(directory / "tuning", Tuning, findings)
     if not findings and not specs:
         findings.append(
             Finding(str(directory), "holds no *.yaml spec", "add one, see CONTRIBUTING")
@@ -51,13 +54,15 @@ def load(directory: Path) -> SpecSet:
         specs=tuple(spec for _, spec in specs),
         targets=tuple(target for _, target in targets),
         models=tuple(model for _, model in models),
+        tunings=tuple(tuning for _, tuning in tunings),
         resources=tuple(resources),
         calibrations=tuple(calibrations),
-        broken=tuple(_broken(directory, (specs, targets, models))),
+        broken=tuple(_broken(directory, (specs, targets, models, tunings))),
     )
     findings += _check(specs, SPEC_CHECKS, everything)
     findings += _check(targets, TARGET_CHECKS, everything)
     findings += _check(models, MODEL_CHECKS, everything)
+    findings += _check(tunings, TUNING_CHECKS, everything)
     if findings:
         raise SpecError(list(dict.fromkeys(findings)))
     return everything

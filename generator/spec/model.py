@@ -18,6 +18,8 @@ SCHEMA = 1  # version of the spec language
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.-]*$")]
 Positive = Annotated[int, Field(ge=1)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+NonNegativeFloat = Annotated[float, Field(ge=0)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -40,8 +42,13 @@ Rounding = Literal["half_even", "half_away"]
 Exp = Literal["exact", "device"]
 Dot = Literal["int8", "fp16_exact", "rank1"]  # how integers are multiplied exactly
 Unpack = Literal["none", "value", "shift", "ptx"]  # how nibbles become int8
-PlanName = Literal["separate", "folded"]
-OperationName = Literal["route", "quantize", "requantize", "up", "down", "combine"]
+Operands = Literal["rows_first", "weights_first"]  # the operands of a dot, left to right
+Gates = Literal["apart", "joined"]  # the tiles of gate and up rows: two, or one of both
+Order = Literal["tiles", "columns", "blocks"]  # which programs of a GEMM follow one another
+PlanName = Literal["separate", "folded", "dispatched"]
+OperationName = Literal[
+    "count", "route", "dispatch", "quantize", "requantize", "up", "down", "combine"
+]
 
 
 def _only(number: float) -> BeforeValidator:
@@ -111,7 +118,8 @@ class Layer(Frozen):
     bias: Literal["none"]
     router_weight: Literal["output"]  # multiplied in the combine, not into the input
     sentinel: Literal["skip"]  # ids outside the local experts own no row
-    # Ways to realise a layer: requantization as a kernel, or folded into the down kernel.
+    # Ways to realise a layer: requantization as a kernel, or folded into the down kernel; routing
+    # and quantization of few rows in one kernel.
     plans: Annotated[tuple[PlanName, ...], Field(min_length=1)]
 
 
@@ -127,8 +135,16 @@ class Limits(Frozen):
 Axis = Annotated[tuple[Positive, ...], Field(min_length=1)]
 
 
+class CountSpace(Frozen):
+    """block_n: bins, at least the number of experts."""
+
+    block_n: Axis
+    warps: Axis
+    stages: Axis
+
+
 class RouteSpace(Frozen):
-    """block_m: slots per step; block_n: histogram bins, at least the number of experts."""
+    """block_m: rows or tiles per step; block_n: bins, at least the number of experts."""
 
     block_m: Axis
     block_n: Axis
@@ -136,9 +152,24 @@ class RouteSpace(Frozen):
     stages: Axis
 
 
-class QuantizeSpace(Frozen):
-    """block_m: rows per program; block_k: columns per step."""
+class DispatchSpace(Frozen):
+    """block_m: slots or tiles per step; block_n: bins, at least the number of experts; block_k:
+    columns of a row, at most.
+    """
 
+    block_m: Axis
+    block_n: Axis
+    block_k: Axis
+    warps: Axis
+    stages: Axis
+
+
+class QuantizeSpace(Frozen):
+    """block_m: rows per program; block_k: columns of a `whole` row, at most, or of each of its
+    `steps`.
+    """
+
+    row: Annotated[tuple[Literal["whole", "steps"], ...], Field(min_length=1)]
     block_m: Axis
     block_k: Axis
     warps: Axis
@@ -163,6 +194,10 @@ class GemmSpace(Frozen):
     offsets: Annotated[tuple[Literal["int32", "int64"], ...], Field(min_length=1)]
 
 
+class UpSpace(GemmSpace):
+    """Of gate and up together; how their tiles meet is an axis of a target."""
+
+
 class CombineSpace(Frozen):
     """block_n: columns per program."""
 
@@ -174,10 +209,12 @@ class CombineSpace(Frozen):
 class Designs(Frozen):
     """The space that lowering enumerates, per operation."""
 
+    count: CountSpace
     route: RouteSpace
+    dispatch: DispatchSpace
     quantize: QuantizeSpace
     requantize: QuantizeSpace
-    up: GemmSpace
+    up: UpSpace
     down: GemmSpace
     combine: CombineSpace
 
@@ -283,6 +320,10 @@ class Target(Frozen):
     unpacks: Annotated[tuple[Unpack, ...], Field(min_length=1)]  # that its back end compiles
     accept_multiples: AcceptMultiples | Literal["none"]
     row_tiles: Axis  # of GEMMs: one band of rows per expert, and the designs kept for it, each
+    # Axes of its GEMMs' designs beside those of a spec: they suit hardware, not layers.
+    operands: Annotated[tuple[Operands, ...], Field(min_length=1)]
+    gates: Annotated[tuple[Gates, ...], Field(min_length=1)]
+    orders: Annotated[tuple[Order, ...], Field(min_length=1)]
     warp_size: Positive
     shared_memory: Positive  # bytes one program may hold
     registers: Positive  # 32-bit registers one thread may hold
@@ -323,12 +364,47 @@ class Model(Frozen):
     layers: Annotated[tuple[ModelLayer, ...], Field(min_length=1)]
 
 
+class TunedBucket(Frozen):
+    """The design that is taken for a number of routed rows, and those nearest to it."""
+
+    rows: Positive
+    design: str
+    us: PositiveFloat  # median of a launch
+    iqr: NonNegativeFloat
+    fastest: PositiveFloat  # of all designs of the same row tile
+    rivals: Positive  # designs that were timed
+
+
+class TunedShape(Frozen):
+    """A GEMM contract at one shape."""
+
+    contract: str
+    n: Positive
+    k: Positive
+    experts: Positive
+    buckets: Annotated[tuple[TunedBucket, ...], Field(min_length=1)]  # by ascending rows
+
+
+class Tuning(Frozen):
+    """One file specs/tuning/<device>.yaml: what `python -m generator tune` measured."""
+
+    schema_: SchemaNumber = Field(alias="schema")
+    device: str
+    target: Name
+    driver: str
+    triton: str
+    torch: str
+    date: str
+    shapes: tuple[TunedShape, ...]
+
+
 class SpecSet(Frozen):
     """Everything under one specs folder, in the order of file names."""
 
     specs: tuple[Spec, ...]
     targets: tuple[Target, ...]
     models: tuple[Model, ...]
+    tunings: tuple[Tuning, ...] = ()  # what was measured on devices
     resources: tuple[Record, ...] = ()  # what compiled variants take
     calibrations: tuple[Calibration, ...] = ()  # what compiled designs take, kept or not
     broken: tuple[str, ...] = ()  # names of files that have no model; they are not "missing"

@@ -8,6 +8,7 @@ from functools import cached_property
 
 import torch
 
+from generator.packing import CHUNK
 from generator.runtime import launch, reference
 from generator.runtime.device import current, runs
 from generator.runtime.device_exp import device_exp_table
@@ -139,6 +140,13 @@ class Checked:
     def pairs(self, operation: str, got: dict[str, torch.Tensor], block_m: int) -> Pairs:
         """(got, want) of every tensor that an operation writes."""
         present = self.present
+        if operation == "count":
+            assert self.ids is not None
+            counted = reference.count(self.ids, self.packed.experts, self.first_expert, CHUNK)
+            return [(got["chunk_count"], counted)]
+        if operation == "dispatch":
+            routed = self.pairs("route", got, block_m)
+            return routed + self.pairs("quantize", got, block_m)
         if operation == "route":
             want = self.routing(block_m, got["tile_expert"].numel())
             pairs = [(got["row_expert"], want.row_expert)]
@@ -210,50 +218,66 @@ def check_entry(
     checked: Checked, entry: Entry, operation: str, fresh: Fresh = poisoned
 ) -> Comparison:
     """One entry against the oracle, on the inputs that its stage really had."""
-    block_m = entry.block_m if operation in ("up", "down") else checked.run.choice.block_m
-    assert block_m is not None
+    block_m = checked.run.choice.block_m
     got = {name: fresh(each) for name, each in checked.written().items()}
-    route = entry if operation == "route" else checked.run.choice["route"].entry
-    _route(checked, route, got, block_m)
+    if operation in ("up", "down"):
+        assert entry.block_m is not None
+        block_m = entry.block_m
+        got |= tile_map(checked, block_m)
+        if not checked.requantizes:
+            got["row_amax"] = torch.zeros_like(got["row_amax"])
     with current(checked.hidden.device):
-        _relaunch(checked, entry, operation, got)
+        relaunch(checked, entry, operation, got)
     return compare(operation, checked.pairs(operation, got, block_m), entry.name, "every variant")
 
 
-def _route(checked: Checked, entry: Entry, got: dict[str, torch.Tensor], block_m: int) -> None:
-    """The routing, with a tile map for another row tile."""
+def tile_map(checked: Checked, block_m: int) -> dict[str, torch.Tensor]:
+    """The oracle's, for another row tile than the call had."""
     problem = checked.run.problem
-    tiles = tile_bound(problem.rows, problem.experts + 1, block_m)
-    for name in ("tile_expert", "tile_start", "tile_end"):
-        got[name] = torch.full((tiles,), -7, dtype=torch.int32, device=checked.hidden.device)
-    with current(checked.hidden.device):
-        if checked.ids is not None:
-            launch.route_ids(
-                entry,
-                checked.ids,
-                got,
-                experts=problem.experts,
-                first_expert=checked.first_expert,
-                block_m=block_m,
-            )
-        else:
-            assert checked.counts is not None
-            launch.route_counts(entry, checked.counts, got, rows=problem.rows, block_m=block_m)
+    want = checked.routing(block_m, tile_bound(problem.rows, problem.experts + 1, block_m))
+    return {each: getattr(want, each) for each in ("tile_expert", "tile_start", "tile_end")}
 
 
-def _relaunch(checked: Checked, entry: Entry, operation: str, got: dict[str, torch.Tensor]) -> None:
-    own, packed = checked.run.buffers, checked.packed
-    if operation == "quantize":
-        gathers = checked.weights is not None
+def relaunch(checked: Checked, entry: Entry, operation: str, got: dict[str, torch.Tensor]) -> None:
+    """One entry again, from what its stage read in the call to `got`, which also holds the tile map
+    of GEMMs and the row_amax that an up kernel raises.
+    """
+    own, packed, block_m = checked.run.buffers, checked.packed, checked.run.choice.block_m
+    experts, first = packed.experts, checked.first_expert
+    if operation == "count":
+        assert checked.ids is not None
+        launch.count(entry, checked.ids, got, experts=experts, first_expert=first)
+    elif operation == "route" and checked.ids is not None:
+        counted = got | {"chunk_count": own["chunk_count"]}
+        launch.route_ids(
+            entry, checked.ids, counted, experts=experts, first_expert=first, block_m=block_m
+        )
+    elif operation == "route":
+        assert checked.counts is not None
+        rows = checked.run.problem.rows
+        launch.route_counts(entry, checked.counts, got, rows=rows, block_m=block_m)
+    elif operation == "dispatch":
+        assert checked.ids is not None
+        launch.dispatch(
+            entry,
+            checked.inputs,
+            checked.ids,
+            packed.up_inv_smooth,
+            got,
+            first_expert=checked.first_expert,
+            block_m=block_m,
+        )
+    elif operation == "quantize":
+        gathers = checked.ids is not None
         launch.quantize(
             entry,
             checked.inputs,
             packed.up_inv_smooth,
-            got["row_expert"],
+            own["row_expert"],
             got["hidden_codes"],
             got["hidden_scale"],
-            row_slot=got["row_slot"] if gathers else None,
-            top_k=checked.weights.shape[1] if checked.weights is not None else 1,
+            row_slot=own["row_slot"] if gathers else None,
+            top_k=checked.ids.shape[1] if checked.ids is not None else 1,
         )
     elif operation == "up":
         launch.gemm(
@@ -271,7 +295,7 @@ def _relaunch(checked: Checked, entry: Entry, operation: str, got: dict[str, tor
             entry,
             own["activation"],
             packed.down_inv_smooth,
-            got["row_expert"],
+            own["row_expert"],
             got["activation_codes"],
             got["activation_scale"],
         )

@@ -62,10 +62,12 @@ def test_variants_are_compiled_gated_and_recorded(
     assert main([*ARGUMENTS, *where, "--record"]) == 0
     [path] = (tmp_path / "resources").glob(RECORD)
     variants = read(path).variants
-    assert "4 launches compiled" in capsys.readouterr().out
-    assert len(variants) == 4  # one portable, one a row tile
+    own = {each.symbol: each for each in load(emitted).by_contract[CONTRACT]}
+    assert len(own) > 3 and {each.target for each in own.values()} == {"portable", "sm_90"}
+    assert f"{len(own)} launches compiled" in capsys.readouterr().out
+    assert variants.keys() == own.keys()
     for symbol, figures in variants.items():
-        family = "wgmma" if "m64" in symbol or "m128" in symbol else "mma"
+        family = "wgmma" if own[symbol].first_operand_rows >= 64 else "mma"
         assert {name.split()[0] for name in figures.matrix} == {family}
         assert figures.stack == 0 and "1" not in figures.loads and figures.copies["16"] > 0
 
@@ -217,8 +219,16 @@ def test_an_interrupt_ends_the_workers_and_writes_nothing(tmp_path: Path) -> Non
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130 and "interrupted; nothing was written" in said
-    assert not [each for each in workers if Path(f"/proc/{each}").exists()]
+    # One that was only just being started ends by itself, when nothing can ask it any more.
+    deadline = time.monotonic() + 10
+    while (left := running(workers)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not left
     assert list(tmp_path.iterdir()) == []
+
+
+def running(pids: list[int]) -> list[int]:
+    return [each for each in pids if Path(f"/proc/{each}").exists()]
 
 
 def children(pid: int) -> list[int]:

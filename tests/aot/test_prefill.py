@@ -300,6 +300,26 @@ def test_every_band_of_every_model_is_visited() -> None:
         assert set(model.tokens) <= set(counts)
 
 
+def test_every_entry_is_launched_alone(emitted: Path, tmp_path: Path) -> None:
+    """And where it reads ids, with either dtype that they may have."""
+    manifest = load(emitted)
+    symbols = [each.symbol for each in manifest.entries]
+    asked = {"verb": "launches", "directory": str(emitted), "symbols": symbols, "long": False}
+    with Pool(1, tmp_path) as pool:
+        launches = pool.ask(asked)["launches"]
+    found: dict[str, list[set[str]]] = {}
+    for symbol, arguments in launches:
+        dtypes = {each[0] for each in arguments if not isinstance(each, int)}
+        found.setdefault(symbol, []).append(dtypes)
+    assert found.keys() == set(symbols)
+    reading = {each for each in symbols if each.startswith(("count", "route_ids", "dispatch"))}
+    for symbol, calls in found.items():
+        wide = sorted("int64" in dtypes for dtypes in calls)
+        assert wide == ([False, True] if symbol in reading else [False]), symbol
+    operations = {manifest.contracts[each.contract]["operation"] for each in manifest.entries}
+    assert operations >= {"count", "route", "dispatch", "quantize", "combine"}
+
+
 def test_launches_put_the_kernels_back() -> None:
     manifest = load()
     with Launches(manifest):

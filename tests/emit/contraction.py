@@ -9,33 +9,39 @@ from __future__ import annotations
 import ast
 import re
 
-INTEGER_CALLS = {"tl.program_id", "tl.arange"}
+INTEGER_CALLS = {"tl.program_id", "tl.num_programs", "tl.arange"}
 REDUCTIONS = {"tl.sum", "tl.cumsum"}
 PASSES_ON = REDUCTIONS | {"tl.where", "tl.minimum", "tl.maximum", "tl.abs", "tl.max"}
-PASSES_ON |= {"tl.trans", "tl.broadcast_to", "tl.expand_dims", "tl.reshape"}
+PASSES_ON |= {"tl.trans", "tl.broadcast_to", "tl.expand_dims", "tl.reshape", "tl.permute"}
+PASSES_ON |= {"tl.split", "tl.gather"}
 
 
 def contractible(tree: ast.Module, text: str) -> list[str]:
     """The sums of all functions of a module that a float product reaches unrounded."""
     constants = re.findall(r"^(\w+) = tl\.constexpr\((?:-?\d+|0x\w+)\)", text, re.MULTILINE)
     integer_pointers = re.findall(r"^ +(\w+_ptr),  # int", text, re.MULTILINE)
-    functions = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
-    return [
-        each
-        for function in functions
-        for each in _Function(function, {*constants, *integer_pointers}).contractible()
-    ]
+    found: list[str] = []
+    rounded: set[str] = set()  # helpers that return no product, above the functions that call them
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef):
+            function = _Function(node, {*constants, *integer_pointers}, rounded)
+            found += function.contractible()
+            if not function.returns_a_product():
+                rounded.add(node.name)
+    return found
 
 
 class _Function:
     """The names of one function, by what they may hold."""
 
-    def __init__(self, function: ast.FunctionDef, integers: set[str]) -> None:
+    def __init__(self, function: ast.FunctionDef, integers: set[str], rounded: set[str]) -> None:
         self.nodes = list(ast.walk(function))
+        self.rounded = rounded
         self.assigned: dict[str, list[ast.expr]] = {}
         for node in self.nodes:
             if isinstance(node, ast.Assign):
-                self.assigned.setdefault(_name(node.targets[0]), []).append(node.value)
+                for target, value in _pairs(node):
+                    self.assigned.setdefault(_name(target), []).append(value)
             if isinstance(node, ast.AugAssign):
                 self.assigned.setdefault(_name(node.target), []).append(_operation(node))
 
@@ -65,6 +71,10 @@ class _Function:
             if any(self._is_product(each) for each in terms):
                 found.append(ast.unparse(operation))
         return found
+
+    def returns_a_product(self) -> bool:
+        returned = [node.value for node in self.nodes if isinstance(node, ast.Return)]
+        return any(self._is_product(each) for each in returned if each is not None)
 
     def _turns_out_float(self, name: str) -> bool:
         values = self.assigned[name]
@@ -115,8 +125,17 @@ class _Function:
                 called = ast.unparse(function)
                 values = arguments[1:] if called == "tl.where" else arguments
                 passed = called in PASSES_ON and any(self._is_product(each) for each in values)
-                return passed or called.startswith("_")
+                return passed or (called.startswith("_") and called not in self.rounded)
         return False
+
+
+def _pairs(node: ast.Assign) -> list[tuple[ast.expr, ast.expr]]:
+    """Each name that is assigned, with its value; all of several with that of one call."""
+    [target] = node.targets
+    if not isinstance(target, ast.Tuple):
+        return [(target, node.value)]
+    values = node.value.elts if isinstance(node.value, ast.Tuple) else None
+    return list(zip(target.elts, values or [node.value] * len(target.elts), strict=True))
 
 
 def _name(target: ast.expr) -> str:

@@ -31,7 +31,8 @@ MODULES = {
     ("down_w8g128_a8_bf16_v1", "sm_90"): {"fma.rn.f32", "mul.rn.f32"},
     ("down_w4g320_a8_bf16_v1", "ilu"): {"fma.rn.f32", "mul.rn.f32"},
     ("down_w8g128_a8_bf16_requantbf16_v1", "portable"): SILU,
-    ("quantize_a8_bf16_v1", "portable"): {"add.rn.f32", "mul.rn.f32", "div.rn.f32"},
+    ("quantize_a8_bf16_v1", "portable"): SILU,
+    ("dispatch_a8_bf16_v1", "portable"): SILU,
     ("combine_bf16_v1", "portable"): {"fma.rn.f32"},
 }
 

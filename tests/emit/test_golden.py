@@ -21,7 +21,8 @@ GOLDEN = ROOT / "tests" / "golden"
 COMMAND = "pytest tests/emit/test_golden.py --update-golden"
 
 # Designs are fixed here, so that another ranking rewrites nothing.
-ROWS = Design(block_m=2, block_k=1024, warps=4, stages=1)
+ROWS = Design(block_m=2, block_k=1024, warps=4, stages=1, row="steps")
+WHOLE = Design(block_m=2, block_k=1024, warps=4, stages=1, row="whole")
 SORT = Design(block_m=1024, block_n=1024, warps=4, stages=1)
 
 
@@ -36,6 +37,9 @@ def gemm(
     unpack: str = "none",
     tail: str = "none",
     offsets: str = "int32",
+    operands: str = "rows_first",
+    gates: str | None = None,
+    order: str = "tiles",
 ) -> Design:
     return Design(
         block_m=m,
@@ -47,6 +51,9 @@ def gemm(
         unpack=unpack,
         tail=tail,
         offsets=offsets,
+        operands=operands,
+        gates=gates,
+        order=order,
     )
 
 
@@ -68,6 +75,22 @@ CASES = {
         "up_w4g128_a8_swiglu_bf16_v1",
         "sm_90",
         gemm(16, 64, 128, 4, 3, unpack="ptx"),
+    ),
+    "up_int4_pairs_ptx_swapped_joined": (
+        "up_w4g128_a8_swiglu_bf16_v1",
+        "sm_90",
+        gemm(
+            *(16, 32, 128, 4, 2),
+            unpack="ptx",
+            operands="weights_first",
+            gates="joined",
+            order="blocks",
+        ),
+    ),
+    "down_g320_swapped": (
+        "down_w8g320_a8_bf16_v1",
+        "sm_90",
+        gemm(16, 64, 128, 4, 2, operands="weights_first", order="columns"),
     ),
     "down_g320_unrolled": ("down_w8g320_a8_bf16_v1", "portable", NARROW),
     "down_g128_any_layer": (
@@ -103,8 +126,15 @@ CASES = {
     ),
     "quantize_even_sorted": ("quantize_a8_bf16_v1", "portable", ROWS),
     "quantize_away_gather": ("quantize_a8_bf16_gather_away_v1", "portable", ROWS),
+    "quantize_whole": ("quantize_a8_bf16_v1", "portable", WHOLE),
     "requantize_fp32": ("requantize_a8_fp32_v1", "portable", ROWS),
     "combine": ("combine_bf16_v1", "portable", Design(block_n=256, warps=4, stages=1)),
+    "count": ("count_v1", "portable", Design(block_n=128, warps=4, stages=1)),
+    "dispatch": (
+        "dispatch_a8_bf16_v1",
+        "portable",
+        Design(block_m=1024, block_n=128, block_k=2048, warps=4, stages=1),
+    ),
     "route_ids": ("route_ids_v1", "portable", SORT),
     "route_counts": ("route_counts_v1", "portable", SORT),
 }

@@ -187,8 +187,9 @@ def shapes(name: str, manifest: Manifest) -> list[Shape]:
 
 def apart(checked: Checked) -> Checked:
     """The same call with every intermediate in an allocation of its own, as long as it is."""
-    buffers = {name: each.clone() for name, each in checked.run.buffers.items()}
-    return replace(checked, run=replace(checked.run, buffers=buffers))
+    run = replace(checked.run)
+    vars(run)["buffers"] = {name: each.clone() for name, each in run.buffers.items()}
+    return replace(checked, run=run)
 
 
 def sanitized(

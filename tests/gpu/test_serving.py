@@ -72,15 +72,56 @@ def test_launches_go_to_the_current_stream(layer: Layer) -> None:
     assert torch.equal(got, want)
 
 
+def test_a_direct_launch_has_the_bits_of_a_first_one(layer: Layer, manifest: Manifest) -> None:
+    """From the second call of a batch on, compiled kernels are launched past Triton's JIT."""
+    _, batch, call = layer
+    for count in (48, 7, 1):
+        for ids in (batch.ids, batch.ids.int()):
+            of = Tokens(batch.hidden[:count], ids[:count], batch.weights[:count])
+            manifest.prepared.clear()
+            want = call(of)
+            (prepared,) = manifest.prepared.values()
+            assert [len(each) for each in prepared.launchers.values()] == [len(prepared.stages)]
+            assert torch.equal(call(of), want)
+
+
+def test_a_batch_may_be_first_met_in_a_capture(layer: Layer, manifest: Manifest) -> None:
+    """Its kernels are compiled; only the facts of the call are new."""
+    _, batch, call = layer
+    of = Tokens(batch.hidden[:5], batch.ids[:5], batch.weights[:5])
+    want = call(of)
+    torch.cuda.synchronize()
+    manifest.prepared.clear()
+    graph, outs = torch.cuda.CUDAGraph(), [torch.empty_like(of.hidden) for _ in range(2)]
+    with torch.cuda.graph(graph):
+        for out in outs:  # the first through the JIT, the second directly
+            call(of, out=out)
+    graph.replay()
+    assert all(torch.equal(out, want) for out in outs)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_every_device_has_launches_of_its_own(layer: Layer, manifest: Manifest) -> None:
+    """The current device is another than the tensors'."""
+    packed, batch, call = layer
+    want, other = call(), torch.device("cuda:1")
+    there = packed.to(other)
+    moved = [each.to(other) for each in (batch.hidden, batch.ids, batch.weights)]
+    for _ in range(2):
+        assert torch.equal(run_tokens(there, *moved, manifest).out.to(want.device), want)
+        assert torch.equal(call(), want)
+
+
 def test_one_compile_serves_every_batch(layer: Layer, manifest: Manifest) -> None:
     """Counts, never lengths: no argument value makes another specialization of a kernel."""
     packed, batch, call = layer
     for count in (1, 2, 3, 16, 17, 31, 48):
         call(Tokens(batch.hidden[:count], batch.ids[:count], batch.weights[:count]))
     for entry in manifest.entries:
-        if "module" in vars(entry) and not entry.contract.startswith("route_ids"):
+        if "module" in vars(entry):
+            takes_ids = "id_ptr" in entry.kernel.arg_names  # int32 or int64
             for cache, *_ in entry.kernel.device_caches.values():
-                assert len(cache) <= 1, entry.symbol
+                assert len(cache) <= (2 if takes_ids else 1), entry.symbol
     assert packed.experts == 8
 
 

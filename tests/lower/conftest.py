@@ -132,6 +132,8 @@ def gemm(
     unpack: str | None = None,
     tail: str = "none",
     offsets: str = "int32",
+    operands: str = "rows_first",
+    gates: str | None = None,
     limits: dict[str, int] | None = None,
     **target: object,
 ) -> Variant:
@@ -151,6 +153,8 @@ def gemm(
             unpack=unpack or usual,
             tail=tail,
             offsets=offsets,
+            operands=operands,
+            gates=gates,
         ),
         changed(TARGET, **target),
         LIMITS.model_copy(update=limits or {}),

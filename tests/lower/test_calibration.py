@@ -186,7 +186,9 @@ def test_no_design_on_record_without_a_stack_is_rejected_by_its_record(
     assert said == {
         symbol
         for symbol, each in variants.items()
-        if not stacks.isdisjoint(map(each.symbol_in, alike(each.contract)))
+        if not stacks.isdisjoint(
+            f"{name}_{each.target.name}_{each.design.name}" for name in alike(each.contract)
+        )
     }
 
 

@@ -9,8 +9,11 @@ import pytest
 from generator.errors import BuildError
 from generator.lower.contract import (
     Contract,
+    CountContract,
+    DispatchContract,
     GemmContract,
     QuantizeContract,
+    RouteContract,
     contract_digest,
 )
 from generator.lower.layer_contract import LayerContract, plans
@@ -25,7 +28,16 @@ from tests.lower.conftest import (
     shipped_layers,
 )
 
-OUTSIDE = ("route", "quantize", "combine")
+MIDDLES = {
+    "separate": ("up", "requantize", "down"),
+    "folded": ("up", "down"),
+    "dispatched": ("up", "requantize", "down"),
+}
+STARTS = {
+    "separate": ("count", "route", "quantize"),
+    "folded": ("count", "route", "quantize"),
+    "dispatched": ("dispatch",),
+}
 
 
 def with_a_second_spec(contract: str = "down_w8g320_a8_bf16_v*", **changes: object) -> Program:
@@ -38,6 +50,7 @@ def with_a_second_spec(contract: str = "down_w8g320_a8_bf16_v*", **changes: obje
 @pytest.mark.parametrize(
     ("operation", "group", "name"),
     [
+        ("count", 128, "count_v1"),
         ("route", 128, "route_ids_v1"),
         ("quantize", 128, "quantize_a8_bf16_gather_v1"),
         ("up", 128, "up_w8g128_a8_swiglu_bf16_v1"),
@@ -59,6 +72,8 @@ def test_name_holds_the_axes_in_a_fixed_order(operation: str, group: int | str, 
         ("down", "separate", "down_w4g320_a8_bf16_v1"),
         ("down", "folded", "down_w4g320_a8_bf16_requantbf16_v1"),
         ("quantize", "folded", "quantize_a8_bf16_gather_v1"),
+        ("dispatch", "dispatched", "dispatch_a8_bf16_v1"),
+        ("up", "dispatched", "up_w4g320_a8_swiglu_bf16_v1"),
     ],
 )
 def test_name_tells_the_weights_and_what_a_plan_adds(operation: str, plan: str, name: str) -> None:
@@ -70,6 +85,13 @@ def test_name_of_a_folded_down_holds_its_rounding() -> None:
     assert isinstance(down, GemmContract)
     away = replace(down, rounding="half_away", input="fp32")
     assert away.name == "down_w8gn_a8_bf16_requantfp32_away_v1"
+
+
+def test_name_of_a_dispatch_holds_its_rounding() -> None:
+    dispatch = contract("dispatch", plan="dispatched")
+    assert isinstance(dispatch, DispatchContract)
+    away = replace(dispatch, rounding="half_away", input="fp16")
+    assert away.name == "dispatch_a8_fp16_away_v1"
 
 
 @pytest.mark.parametrize(
@@ -114,8 +136,9 @@ def test_one_name_has_one_layer_contract() -> None:
 @pytest.mark.parametrize(
     "each",
     [
-        *(contract(name) for name in ("route", "quantize", "up", "combine")),
+        *(contract(name) for name in ("count", "route", "quantize", "up", "combine")),
         contract("down", plan="folded"),
+        contract("dispatch", plan="dispatched"),
     ],
 )
 def test_digest_covers_every_field(each: Contract) -> None:
@@ -131,10 +154,17 @@ def test_stages_hand_over_what_the_next_one_reads() -> None:
 
 
 def handed_over(each: LayerContract, stages: dict[str, Contract]) -> None:
-    up, down, quantize = stages["up"], stages["down"], stages["quantize"]
+    up, down = stages["up"], stages["down"]
+    quantize = stages["quantize"] if "quantize" in stages else stages["dispatch"]
     assert isinstance(up, GemmContract)
     assert isinstance(down, GemmContract)
-    assert isinstance(quantize, QuantizeContract)
+    assert isinstance(quantize, QuantizeContract | DispatchContract)
+    if "count" in stages:
+        count, route = stages["count"], stages["route"]
+        assert isinstance(count, CountContract)
+        assert isinstance(route, RouteContract)
+        assert (route.source, route.chunk, route.sentinel) == ("ids", count.chunk, count.sentinel)
+    assert quantize.rounding == each.rounding
     assert quantize.input == up.rounded == down.output == each.dtype
     assert up.output == each.intermediate
     assert quantize.codes == up.codes == down.codes == up.input == each.codes
@@ -151,16 +181,31 @@ def handed_over(each: LayerContract, stages: dict[str, Contract]) -> None:
         assert (up.amax, down.requantizes) == (True, True)
 
 
-def test_plans_of_a_layer_differ_between_the_gemms_alone() -> None:
+def test_plans_of_a_layer_differ_before_up_or_from_up_to_down() -> None:
     for each in shipped_layers():
-        separate, folded = layer_plans(each)
-        assert (separate.name, folded.name) == ("separate", "folded")
-        for ours, theirs in ((separate.tokens, folded.tokens), (separate.rows, folded.rows)):
-            rest = [[s for s in plan if s.operation in OUTSIDE] for plan in (ours, theirs)]
-            assert rest[0] == rest[1] != []
-            names = [[s.operation for s in plan] for plan in (ours, theirs)]
-            middle = [[name for name in plan if name not in OUTSIDE] for plan in names]
-            assert middle == [["up", "requantize", "down"], ["up", "down"]]
+        every = {plan.name: plan for plan in layer_plans(each)}
+        assert list(every) == list(MIDDLES)
+        base = every["separate"]
+        for name, plan in every.items():
+            tokens, rows = ([s.operation for s in way] for way in (plan.tokens, plan.rows))
+            assert tokens == [*STARTS[name], *MIDDLES[name], "combine"]
+            assert rows == ["route", "quantize", *MIDDLES[name]]
+            for ours, theirs in ((plan.tokens, base.tokens), (plan.rows, base.rows)):
+                others = {stage.operation: stage for stage in theirs}
+                shared = [s for s in ours if name != "folded" or s.operation not in ("up", "down")]
+                for stage in shared:
+                    assert stage.operation == "dispatch" or stage == others[stage.operation]
+
+
+def test_dispatch_computes_what_count_route_and_quantize_do() -> None:
+    for each in shipped_layers():
+        every = {plan.name: plan for plan in layer_plans(each)}
+        dispatch = every["dispatched"].tokens[0]
+        count, route, quantize = every["separate"].tokens[:3]
+        assert isinstance(dispatch, DispatchContract)
+        assert isinstance(route, RouteContract)
+        own, axes = dispatch.axes(), {**count.axes(), **route.axes(), **quantize.axes()}
+        assert own == {name: axes[name] for name in own} | {"operation": "dispatch"}
 
 
 def test_spec_with_one_plan_has_layers_of_one_plan() -> None:

@@ -16,6 +16,7 @@ from generator.lower.contract import Contract
 from generator.lower.cost import Shape, cost
 from generator.lower.layer import (
     BASE_PLAN,
+    DISPATCHED_ROWS,
     LONGEST_K,
     PlanBand,
     PlanChoice,
@@ -32,6 +33,7 @@ from generator.lower.layer_contract import (
 from generator.lower.plan import Plan, RankedBand, ShapeSource, lower
 from generator.lower.program import LayerEntry, Program, Selection, program
 from generator.lower.shapes import users
+from generator.lower.tuned import tuned
 from generator.lower.variant import Variant
 from generator.packing import padded
 from generator.spec.model import Model, Target
@@ -57,6 +59,7 @@ TARGETS = {
 LAYERS = model_layers(SHIPPED.specs, SHIPPED.models)
 USERS = users(SHIPPED, [(each, layer_plans(each)) for each in LAYERS])
 SOURCE = ShapeSource(experts=8, n=1024, k=2048, rows=4096)
+FEW = PlanChoice("dispatched", (AtMost("rows", DISPATCHED_ROWS),))
 
 
 @pytest.fixture(scope="module")
@@ -77,12 +80,15 @@ class Ranked:
     def __str__(self) -> str:
         return f"{self.layer.name} on {self.target.name}, rows {self.ranked.band.low}.."
 
-    def limit(self, plan: str) -> int | None:
-        """The length of K up to which a plan goes before the base; None where it does not."""
-        first = self.ranked.choices[0]
-        if first.plan != plan or plan == BASE_PLAN:
+    @property
+    def folds_up_to(self) -> int | None:
+        """The length of K up to which the folded plan goes before the base; None where it does
+        not.
+        """
+        order = [each.plan for each in self.ranked.choices]
+        if "folded" not in order or order.index("folded") > order.index(BASE_PLAN):
             return None
-        (condition,) = first.requires
+        (condition,) = self.ranked.choices[order.index("folded")].requires
         assert isinstance(condition, AtMost)
         assert condition.of == "K"
         return condition.bound
@@ -102,7 +108,8 @@ def models_of(each: LayerContract) -> list[Model]:
 def lowered(contract: Contract, own: Target, spec: str) -> Plan:
     """On the target, or on the portable one, which has every operation."""
     target = own if contract.operation in own.operations else TARGETS["portable"]
-    return lower(SPECS[spec], contract, target, USERS.sources(contract), MEASURED)
+    tables = tuned(contract, target, SHIPPED.tunings)
+    return lower(SPECS[spec], contract, target, USERS.sources(contract), MEASURED, tunings=tables)
 
 
 def designs_of(plan: Plan, band: Band) -> RankedBand | None:
@@ -163,8 +170,14 @@ def test_every_band_of_every_layer_takes_the_separate_plan_at_the_last(everywher
     for each in bands:
         unbounded = [c.plan for c in each.ranked.choices if not c.requires]
         assert unbounded[0] == "separate", str(each)
-        promised = each.target.accept_multiples != "none" and each.limit("folded") is None
+        promised = each.target.accept_multiples != "none" and each.folds_up_to is None
         assert unbounded == (["separate", "folded"] if promised else ["separate"]), str(each)
+
+
+def test_few_rows_are_dispatched_on_every_target_and_in_every_band(everywhere: Program) -> None:
+    for each in every_band(everywhere):
+        assert each.ranked.choices[0] == FEW, str(each)
+        assert [c.plan for c in each.ranked.choices].count("dispatched") == 1, str(each)
 
 
 def test_target_that_runs_every_layer_keeps_every_plan_whatever_it_costs(
@@ -181,7 +194,7 @@ def test_target_that_runs_every_layer_keeps_every_plan_whatever_it_costs(
 
 
 def test_folding_is_bounded_by_a_length_that_a_model_has(everywhere: Program) -> None:
-    limits = [(each, each.limit("folded")) for each in every_band(everywhere)]
+    limits = [(each, each.folds_up_to) for each in every_band(everywhere)]
     taken = [(each, limit) for each, limit in limits if limit is not None]
     assert taken
     assert len(taken) < len(limits)
@@ -194,7 +207,7 @@ def test_folding_is_bounded_by_a_length_that_a_model_has(everywhere: Program) ->
 def test_folding_is_not_dearer_at_its_limit_and_dearer_at_twice_it(everywhere: Program) -> None:
     seen = set()
     for each in every_band(everywhere):
-        limit = each.limit("folded")
+        limit = each.folds_up_to
         if limit is not None:
             seen.add(limit)
             assert dearer(each, limit) is False, str(each)
@@ -208,7 +221,7 @@ def test_folding_is_not_dearer_at_its_limit_and_dearer_at_twice_it(everywhere: P
 
 def test_plan_is_left_out_where_no_model_of_the_layer_would_take_it(everywhere: Program) -> None:
     for each in every_band(everywhere):
-        if each.limit("folded") is None:
+        if each.folds_up_to is None:
             least = min(padded(model.intermediate) for model in models_of(each.layer))
             compared = lengths(each.layer.down_group)
             judged = [dearer(each, length) for length in compared]
@@ -223,24 +236,25 @@ def test_plan_is_left_out_where_no_model_of_the_layer_would_take_it(everywhere: 
 
 def test_kernel_launches_that_cost_nothing_are_never_saved_by_folding() -> None:
     free = rank(with_cost(launch_us=1e-9, dram_bytes_per_us=10**12, cache_bytes_per_us=10**12))
-    assert [each.choices for each in free] == [(PlanChoice("separate", ()),)] * 2
+    assert [each.choices for each in free] == [(FEW, PlanChoice("separate", ()))] * 2
 
 
 def test_kernel_launches_that_cost_a_lot_are_saved_at_any_length() -> None:
     dear = rank(with_cost(launch_us=1e6))
     bound = PlanChoice("folded", (AtMost("K", LONGEST_K),))
-    assert [each.choices for each in dear] == [(bound, PlanChoice("separate", ()))] * 2
+    assert [each.choices for each in dear] == [(FEW, bound, PlanChoice("separate", ()))] * 2
 
 
 def test_length_that_only_longer_models_have_is_no_reason_to_fold() -> None:
     target = with_cost(launch_us=DEAR_LAUNCH_US)
-    limits = [each.choices[0].requires for each in rank(target)]
-    assert limits[1] == ()  # 64 rows and more: dearer
-    ((condition,), _) = limits
+    low, high = (each.choices for each in rank(target))
+    assert high == (FEW, PlanChoice("separate", ()))  # 64 rows and more: dearer
+    assert [each.plan for each in low] == ["dispatched", "folded", "separate"]
+    (condition,) = low[1].requires
     assert isinstance(condition, AtMost)
     wide = ShapeSource(SOURCE.experts, 2 * condition.bound, SOURCE.k, SOURCE.rows)
     if condition.bound < LONGEST_K:
-        assert rank(target, wide)[0].choices == (PlanChoice("separate", ()),)
+        assert rank(target, wide)[0].choices == (FEW, PlanChoice("separate", ()))
 
 
 def test_layer_of_one_plan_takes_it() -> None:
@@ -354,10 +368,11 @@ def test_every_model_is_served_in_every_band_by_the_first_plan_that_takes_its_le
     by_name = {(plan.contract.name, plan.target.name): plan for plan in everywhere.plans}
     for entry in everywhere.layers:
         for model in models_of(entry.contract):
-            length = {"K": padded(model.intermediate)}
             for target, bands in entry.bands.items():
                 for ranked in bands:
-                    fits = [c for c in ranked.choices if all(r.holds(length) for r in c.requires)]
+                    down = layer_plan(entry.contract, BASE_PLAN).rows[-1]
+                    call = sizes(down, model, ranked.band.low)
+                    fits = [c for c in ranked.choices if all(r.holds(call) for r in c.requires)]
                     choice = fits[0]
                     tiles = []
                     for contract in stages(entry, choice):

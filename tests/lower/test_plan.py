@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 import generator
 from generator.data import folder
 from generator.errors import BuildError
-from generator.lower.bands import Band, bands
-from generator.lower.contract import Contract
+from generator.lower.bands import FEW_ROWS, Band, bands
+from generator.lower.contract import Contract, GemmContract
 from generator.lower.cost import Shape
 from generator.lower.enumerate import designs
 from generator.lower.layer_contract import layer_contract
@@ -54,7 +54,9 @@ from generator.data import folder
 from generator.lower.program import Selection, program
 from generator.spec.load import load
 
-built = program(load(folder("specs")), Selection(targets=("portable", "sm_90")))
+name = "layer_w8g128_a8_swiglu_bf16_v1"
+selection = Selection(contracts=(name,), targets=("portable", "sm_90"))
+built = program(load(folder("specs")), selection)
 for plan in built.plans:
     print(*(variant.symbol for variant in plan.kept), plan.bands, plan.rejected_by())
 for layer in built.layers:
@@ -128,20 +130,83 @@ def test_every_kept_variant_is_legal_and_ranked(built: Program) -> None:
         assert stacks == [None] * len(plan.kept)
         kept = {variant.design for variant in plan.kept}
         assert len(kept) == len(plan.kept)
-        for ranked in plan.bands:
-            assert set(ranked.designs) == kept
-            assert len(ranked.designs) == len(kept)
+        ranked = {design for each in plan.bands for design in each.designs}
+        timed = {bucket.design for table in plan.tuned for bucket in table.buckets}
+        assert ranked | {each for each in kept if each.name in timed} == kept
+        assert timed <= {each.name for each in kept}
+        for each in plan.bands:
+            assert len(each.designs) == len(set(each.designs))
+            if isinstance(plan.contract, GemmContract):
+                assert set(each.designs) == ranked
 
 
-def test_target_of_one_row_tile_keeps_one_design(built: Program) -> None:
+def test_gemm_of_a_target_of_one_row_tile_keeps_one_design(built: Program) -> None:
     """One that accepts whatever the target promises leaves nothing to a second one."""
-    one = [plan for plan in built.plans if len(plan.target.row_tiles) == 1]
+    one = [
+        plan
+        for plan in built.plans
+        if len(plan.target.row_tiles) == 1 and isinstance(plan.contract, GemmContract)
+    ]
     assert one
     assert {len(plan.kept) for plan in one} == {1}
 
 
+def reach(variant: Variant) -> tuple[int, int]:
+    """The longest row and the most experts that a variant takes."""
+    bounds = {each.of: each.bound for each in variant.bounds}
+    return bounds.get("K", 0), bounds.get("experts", 0)
+
+
+def test_row_wise_designs_reach_ever_further_and_the_last_takes_every_layer(
+    built: Program,
+) -> None:
+    """So the first that accepts a call is the tightest; a call of its rows never skips one that was
+    kept for its length alone.
+    """
+    several = set()
+    for plan in built.plans:
+        if isinstance(plan.contract, GemmContract):
+            continue
+        own = {variant.design: variant for variant in plan.kept}
+        for ranked in plan.bands:
+            reaches = [reach(own[design]) for design in ranked.designs]
+            assert reaches == sorted(set(reaches)), plan.contract.name
+            longest, experts = reaches[-1]
+            assert longest in (0, SPEC.limits.k) and experts in (0, SPEC.limits.experts)
+            if len(reaches) > 1:
+                several.add(plan.contract.operation)
+    assert several == {"count", "route", "dispatch", "quantize", "requantize"}
+
+
+def test_row_wise_designs_are_chosen_for_few_rows_and_for_many(built: Program) -> None:
+    banded = {
+        plan.contract.operation: [(each.band.low, each.band.high) for each in plan.bands]
+        for plan in built.plans
+        if not isinstance(plan.contract, GemmContract)
+    }
+    two = [(1, FEW_ROWS), (FEW_ROWS + 1, None)]
+    assert banded == {
+        "count": [(1, None)],
+        "route": [(1, None)],
+        "dispatch": [(1, None)],
+        "quantize": two,
+        "requantize": two,
+        "combine": two,
+    }
+
+
+def test_a_reach_that_no_shape_needs_is_not_kept() -> None:
+    """Shapes of rows up to 512 leave the longest alone beside theirs."""
+    asked, portable = contract("requantize"), TARGETS["portable"]
+    source = ShapeSource(experts=8, n=512, k=512, rows=4096)
+    plan = lower(SPEC, asked, portable, (source,))
+    longest = {each.longest_row for each in plan.kept}
+    assert longest == {512, SPEC.limits.k}
+    assert {each.design.row for each in plan.kept if each.longest_row == 512} == {"whole"}
+
+
 def test_default_build_stays_small(built: Program) -> None:
-    assert sum(len(plan.kept) for plan in built.plans) < 150
+    assert sum(len(plan.kept) for plan in built.plans) < 300
 
 
 def test_every_model_shape_is_accepted_by_what_is_emitted_for_its_operation(
@@ -162,6 +227,9 @@ def test_every_model_shape_is_accepted_by_what_is_emitted_for_its_operation(
         ("down", {"N": SPEC.limits.n + 128}),
         ("down", {"experts": SPEC.limits.experts + 1}),
         ("quantize", {"K": LONG_K}),
+        ("dispatch", {"K": LONG_K}),
+        ("dispatch", {"experts": SPEC.limits.experts + 1}),
+        ("count", {"experts": SPEC.limits.experts + 1}),
         ("combine", {"rows": SPEC.limits.rows + 1}),
         ("route", {"experts": SPEC.limits.experts + 1}),
     ],
@@ -172,7 +240,9 @@ def test_no_variant_accepts_a_call_past_the_limits_of_its_proof(
     within = {"rows": 256, "experts": 8, "N": 256, "K": EVEN_K}
     for plan in built.plans:
         if plan.contract.operation == operation:
-            assert accepting(plan, within) == list(plan.kept)
+            for variant in plan.kept:  # a row that is held whole is as long as its program
+                length = EVEN_K if variant.gemm else min(EVEN_K, variant.longest_row)
+                assert variant in accepting(plan, within | {"K": length})
             assert accepting(plan, within | past) == []
 
 
@@ -334,7 +404,7 @@ def test_no_strategy_for_a_contract_is_refused_with_the_rule() -> None:
     (line,) = str(caught.value).splitlines()
     assert line == (
         "[build] down_w8g128_a8_bf16_v1 on lab: no legal design:"
-        " strategy_on_target rejects 1920 of 1920, such as m16n32k1_w4s1:"
+        " strategy_on_target rejects 2400 of 2400, such as m16n32k1_w4s1:"
         " dot `int8` is not right on lab; it has fp16_exact"
         " (some back ends compile a dot wrongly or not at all);"
         " widen the design space of the spec, or mend the target's limits"
@@ -376,7 +446,8 @@ def test_nothing_but_stacks_is_refused_with_the_largest() -> None:
     target = changed(TARGET, row_tiles=(16,))
     asked = contract("down", 128)
     every = {
-        Variant(asked, design, target, spec.limits): 16 for design in designs(spec.designs.down)
+        Variant(asked, design, target, spec.limits): 16
+        for design in designs(spec.designs.down, target)
     }
     with pytest.raises(BuildError) as caught:
         lower(spec, asked, target, SOURCES, recorded(every))

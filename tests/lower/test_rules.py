@@ -21,16 +21,13 @@ from generator.lower.prune import (
     reject_recorded,
     reject_variant,
 )
-from generator.lower.variant import Design, Variant
+from generator.lower.variant import Variant
 from generator.spec.model import AcceptMultiples
 from tests.lower.conftest import (
-    LIMITS,
     MFMA,
     TARGET,
     WGMMA,
     calibrated,
-    changed,
-    contract,
     gemm,
     recorded,
 )
@@ -60,11 +57,6 @@ class Case:
 def nibbles(group: int | str, k: int, **changes: Any) -> Variant:
     """A variant of int4 weights."""
     return gemm(group=group, k=k, spec="w4a8", **changes)
-
-
-def combine(n: int, accept: AcceptMultiples) -> Variant:
-    target = changed(TARGET, accept_multiples=accept)
-    return Variant(contract("combine"), Design(4, 1, block_n=n), target, LIMITS)
 
 
 CASES = (
@@ -103,6 +95,24 @@ CASES = (
         gemm(m=32, row_tiles=(16, 64, 128)),
         "block_m 32 is no row tile of lab (16, 64, 128); use 16",
         gemm(m=16, row_tiles=(16, 64, 128)),
+    ),
+    Case(
+        "outer_products",
+        gemm(k=1, dot="rank1", dots=("rank1",), operands="weights_first"),
+        "an outer product of weights and rows is that of rows and weights; use rows_first",
+        gemm(k=1, dot="rank1", dots=("rank1",), operands="rows_first"),
+    ),
+    Case(
+        "joined_gates",
+        gemm("up", gates="joined"),
+        "gate and up rows are one operand where weights come first; use weights_first or apart",
+        gemm("up", gates="joined", operands="weights_first"),
+    ),
+    Case(
+        "joined_gates",
+        gemm("up", gates="joined"),
+        "gate and up rows are one operand where weights come first; use weights_first or apart",
+        gemm("up", gates="apart"),
     ),
     Case(
         "dot_minimum",
@@ -200,9 +210,9 @@ CASES = (
     ),
     Case(
         "accept_multiples",
-        combine(128, AcceptMultiples(n=192, k=64)),
+        gemm(n=128, offsets="int64", accept_multiples=AcceptMultiples(n=192, k=64)),
         "block_n 128 does not divide 192; use at most 64",
-        combine(64, AcceptMultiples(n=192, k=64)),
+        gemm(n=64, offsets="int64", accept_multiples=AcceptMultiples(n=192, k=64)),
     ),
     Case(
         "accept_multiples",
@@ -312,10 +322,11 @@ CASES = (
 SILENT = {
     "accumulator_exact": "limits.k of 16384 bounds a sum by 2**28; longer limits can break it",
     "strategy_on_target": "every default target has every strategy; ilu lacks all but fp16",
+    "outer_products": "a target with other dots has faster ones, whose rule speaks first",
     "offsets_fit": "the shipped limits multiply to 2**30; larger ones can break it",
 }
 # Rules that compare words, and name the legal ones instead of numbers.
-OF_WORDS = {"strategy_on_target", "unpack_on_target"}
+OF_WORDS = {"strategy_on_target", "unpack_on_target", "outer_products", "joined_gates"}
 
 by_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.rule)
 

@@ -44,11 +44,16 @@ def test_contract_meets_the_models_that_use_it_alone() -> None:
     assert index.sources(down) == (source("down", large), source("down", small))
 
 
-def test_contract_of_two_plans_has_both_as_users() -> None:
+def test_contract_of_several_plans_has_all_as_users() -> None:
     index = known(model_layers(SHIPPED.specs, SHIPPED.models))
     own = layer(512, 320, spec="w4a8")
     combine = contract("combine")
-    assert [name for each, name in index.of(combine) if each == own] == ["separate", "folded"]
+    every = ["separate", "folded", "dispatched"]
+    assert [name for each, name in index.of(combine) if each == own] == every
+    count = contract("count")
+    assert [name for each, name in index.of(count) if each == own] == every[:2]
+    dispatch = contract("dispatch", plan="dispatched")
+    assert [name for each, name in index.of(dispatch) if each == own] == every[2:]
     amax = next(c for c in layer_plan(own, "folded").contracts if c.operation == "up")
     assert index.of(amax) == [(own, "folded")]
 

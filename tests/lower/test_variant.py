@@ -33,6 +33,21 @@ TILE = {"block_m": 16, "block_n": 128, "block_k": 256}
             Design(4, 3, **TILE, dot="fp16_exact", unpack="ptx", tail="any", offsets="int64"),
             "m16n128k256_w4s3_fp16_ptx_tail_wide",
         ),
+        (
+            Design(4, 3, **TILE, operands="rows_first", gates="apart", order="tiles"),
+            "m16n128k256_w4s3",
+        ),
+        (
+            Design(4, 3, **TILE, tail="any", operands="weights_first", gates="joined"),
+            "m16n128k256_w4s3_tail_swap_joined",
+        ),
+        (
+            Design(4, 3, **TILE, operands="weights_first", order="columns"),
+            "m16n128k256_w4s3_swap_columns",
+        ),
+        (Design(4, 3, **TILE, order="blocks"), "m16n128k256_w4s3_blocks"),
+        (Design(4, 1, block_m=1, block_k=512, row="steps"), "m1k512_w4s1"),
+        (Design(4, 1, block_m=1, block_k=512, row="whole"), "m1k512_w4s1_whole"),
     ],
 )
 def test_name_tells_tiles_and_what_departs_from_the_usual(design: Design, name: str) -> None:
@@ -320,16 +335,43 @@ def test_registers_of_sums_by_hand(variant: Variant, sums: int, results: int) ->
     assert (variant.sum_registers, variant.result_registers) == (sums, results)
 
 
-def test_row_wise_kernels_ask_for_whole_access_units() -> None:
-    variant = Variant(contract("quantize"), Design(4, 1, block_m=1, block_k=512), TARGET, LIMITS)
-    assert asked(variant) == ["K % 32 == 0", "rows <= 1048576", "K <= 16384", "experts <= 1024"]
+@pytest.mark.parametrize(("row", "longest"), [("steps", 16384), ("whole", 512)])
+def test_row_wise_kernels_ask_for_whole_access_units(row: str, longest: int) -> None:
+    """And, where a row is held whole, for one that is."""
+    design = Design(4, 1, block_m=1, block_k=512, row=row)
+    variant = Variant(contract("quantize"), design, TARGET, LIMITS)
+    bounds = ["rows <= 1048576", f"K <= {longest}", "experts <= 1024"]
+    assert asked(variant) == ["K % 32 == 0", *bounds]
+    assert variant.longest_row == longest
     assert variant.counts == (Count("k_units", "K", 32),)
     assert (variant.sum_registers, variant.shared_bytes, variant.registers) == (0, 0, None)
 
 
-def test_route_asks_for_no_more_experts_than_bins() -> None:
-    few = Variant(contract("route"), Design(4, 1, block_m=64, block_n=128), TARGET, LIMITS)
-    assert asked(few) == ["rows * experts < 2**31", "rows <= 1048576", "experts <= 128"]
+def test_a_whole_row_is_no_longer_than_the_limits() -> None:
+    design = Design(4, 1, block_m=1, block_k=32768, row="whole")
+    assert Variant(contract("quantize"), design, TARGET, LIMITS).longest_row == 16384
+
+
+@pytest.mark.parametrize(("bins", "most"), [(128, 128), (2048, 1024)])
+@pytest.mark.parametrize("operation", ["count", "route"])
+def test_routing_asks_for_no_more_experts_than_bins(operation: str, bins: int, most: int) -> None:
+    variant = Variant(contract(operation), Design(4, 1, block_m=64, block_n=bins), TARGET, LIMITS)
+    assert asked(variant) == ["rows * experts < 2**31", "rows <= 1048576", f"experts <= {most}"]
+    assert variant.counts == ()
+
+
+def test_dispatch_asks_for_rows_that_a_program_holds_and_experts_that_bins_do() -> None:
+    design = Design(4, 1, block_m=1024, block_n=128, block_k=2048)
+    variant = Variant(contract("dispatch", plan="dispatched"), design, TARGET, LIMITS)
+    whole, bounds = ["K % 32 == 0", "rows * experts < 2**31"], ["rows <= 1048576", "K <= 2048"]
+    assert asked(variant) == [*whole, *bounds, "experts <= 128"]
+    assert variant.counts == (Count("k_units", "K", 32),)
+
+
+def test_combine_masks_its_last_columns() -> None:
+    variant = Variant(contract("combine"), Design(4, 1, block_n=512), TARGET, LIMITS)
+    assert asked(variant) == ["N % 32 == 0", "rows <= 1048576", "N <= 65536"]
+    assert variant.counts == (Count("n_units", "N", 32),)
 
 
 def test_threads_are_warps_of_the_target() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,21 @@ def test_what_is_no_hidden_state_is_refused_before_it_is_routed(
 def test_a_folder_may_be_a_string(shipped: Manifest, device: torch.device) -> None:
     module = QuantExperts(LAYER, **SIZES, generated=str(shipped.directory), device=device)
     assert module.manifest is shipped
+
+
+def test_ops_find_a_folder_by_any_of_its_names(
+    layer: Small, shipped: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name that depends on the current folder is looked up at every call."""
+    batch, packed = layer.batch, list(layer.packed.tensors().values())
+    call = partial(experts_tokens, batch.hidden, batch.ids, batch.weights, *packed, LAYER)
+    want = layer.tokens().out
+    monkeypatch.chdir(shipped.directory.parent)
+    for name in (str(shipped.directory), shipped.directory.name, str(shipped.directory)):
+        assert torch.equal(call(name, 0), want)
+    monkeypatch.chdir("/")
+    with pytest.raises(BuildError, match="does not exist"):
+        call(shipped.directory.name, 0)
 
 
 def test_state_dict_round_trip(layer: Small, experts: QuantExperts, device: torch.device) -> None:

@@ -9,7 +9,10 @@ import pytest
 
 import generator.runtime
 
-FORWARD = ("launch", "layer", "select", "workspace", "check", "device", "ops", "module")
+FORWARD = (
+    *("launch", "layer", "sequence", "prepared", "direct", "select", "workspace", "check"),
+    *("device", "ops", "module"),
+)
 BANNED = {
     *("item", "tolist", "cpu", "numpy", "nonzero", "bincount", "unique", "repeat_interleave"),
     *("synchronize", "argsort", "sort", "masked_select", "equal", "all", "any"),

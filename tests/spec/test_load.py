@@ -36,7 +36,7 @@ SMALL = {
 for name in ("w4a8.yaml", "w8a8.yaml"):
     SMALL[name]["targets"] = ["sm_90"]
 # Design axes of words, each of which keeps its shipped values where numbers are drawn.
-WORDS = {"dot", "unpack", "tail", "offsets"}
+WORDS = {"row", "dot", "unpack", "tail", "offsets"}
 
 of_every_subject = pytest.mark.parametrize(
     "subject", SUBJECTS, ids=lambda each: f"{type(each).__name__}-{each.name}"

@@ -42,13 +42,23 @@ def _high(w):
 
 
 @triton.jit
-def _codes(a, inv_smooth, scale, finite):
+def _quotient(x, scale, inverse):
+    """x / scale as IEEE 754 rounds it, where it does not underflow: the second step starts within
+    an ulp, and `inverse` is the rounded 1 / scale (Markstein, IBM J. Res. Dev. 34, 1990).
+    """
+    q = x * inverse
+    q = tl.fma(tl.fma(-q, scale, x), inverse, q)
+    return tl.fma(tl.fma(-q, scale, x), inverse, q)
+
+
+@triton.jit
+def _codes(a, inv_smooth, scale, inverse, finite):
     """A tile of rows, smoothed, scaled and rounded to codes."""
     x = a.to(tl.float32) * inv_smooth[None, :]
-    v = tl.where(finite[:, None], tl.div_rn(x, scale[:, None]), 0.0)
-    # Adding 1.5 * 2**23 leaves no fraction bits, so the sum is rounded half to even.
-    q = (v + 12582912.0) - 12582912.0
-    return q.to(tl.int8)
+    v = _quotient(x, scale[:, None], inverse[:, None])
+    # Adding 1.5 * 2**23 rounds half to even and leaves the code in the low byte.
+    q = (v + 12582912.0).to(tl.int32, bitcast=True)
+    return (q & tl.where(finite, -1, 0)[:, None]).to(tl.int8)
 
 
 @triton.jit(do_not_specialize=["n_tiles", "k_units"])
@@ -89,6 +99,7 @@ def down_w4g128_a8_bf16_requantbf16_v1_portable_m32n32k64_w8s2_shift_tail_wide(
     finite = row_amax < INFINITY_BITS
     row_scale = tl.div_rn(tl.where(finite, row_amax, 0).to(tl.float32, bitcast=True), CODE_MAX)
     row_scale = tl.where(row_scale < SCALE_FLOOR, 1.0, row_scale)
+    inverse = tl.div_rn(1.0, row_scale)
     w_ptrs = w_ptr + expert.to(tl.int64) * (N * row_bytes) + cols[:, None] * row_bytes
     w_scale_ptrs = w_scale_ptr + expert.to(tl.int64) * (N * scales) + cols
 
@@ -99,9 +110,9 @@ def down_w4g128_a8_bf16_requantbf16_v1_portable_m32n32k64_w8s2_shift_tail_wide(
         total1 = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.int32)
         for _ in range(STEPS):
             a = tl.load(x_ptrs + k64, mask=row_ok[:, None], other=0.0)
-            x0 = _codes(a, tl.load(inv_smooth_ptrs + k64), row_scale, finite)
+            x0 = _codes(a, tl.load(inv_smooth_ptrs + k64), row_scale, inverse, finite)
             a = tl.load(x_ptrs + PLANE_K + k64, mask=row_ok[:, None], other=0.0)
-            x1 = _codes(a, tl.load(inv_smooth_ptrs + PLANE_K + k64), row_scale, finite)
+            x1 = _codes(a, tl.load(inv_smooth_ptrs + PLANE_K + k64), row_scale, inverse, finite)
             w = tl.load(w_ptrs + k64)
             total0 = tl.dot(x0, tl.trans(_low(w)), total0, out_dtype=tl.int32)
             total1 = tl.dot(x1, tl.trans(_high(w)), total1, out_dtype=tl.int32)
@@ -124,9 +135,9 @@ def down_w4g128_a8_bf16_requantbf16_v1_portable_m32n32k64_w8s2_shift_tail_wide(
         half = units * (K_UNIT // 2)
         for _ in range(units):
             a = tl.load(x_ptrs + k32, mask=row_ok[:, None], other=0.0)
-            x0 = _codes(a, tl.load(inv_smooth_ptrs + k32), row_scale, finite)
+            x0 = _codes(a, tl.load(inv_smooth_ptrs + k32), row_scale, inverse, finite)
             a = tl.load(x_ptrs + half + k32, mask=row_ok[:, None], other=0.0)
-            x1 = _codes(a, tl.load(inv_smooth_ptrs + half + k32), row_scale, finite)
+            x1 = _codes(a, tl.load(inv_smooth_ptrs + half + k32), row_scale, inverse, finite)
             w = tl.load(w_ptrs + k32)
             total = tl.dot(x0, tl.trans(_low(w)), total, out_dtype=tl.int32)
             total = tl.dot(x1, tl.trans(_high(w)), total, out_dtype=tl.int32)

@@ -24,13 +24,23 @@ BLOCK_K = tl.constexpr(32)  # K elements per dot
 
 
 @triton.jit
-def _codes(a, inv_smooth, scale, finite):
+def _quotient(x, scale, inverse):
+    """x / scale as IEEE 754 rounds it, where it does not underflow: the second step starts within
+    an ulp, and `inverse` is the rounded 1 / scale (Markstein, IBM J. Res. Dev. 34, 1990).
+    """
+    q = x * inverse
+    q = tl.fma(tl.fma(-q, scale, x), inverse, q)
+    return tl.fma(tl.fma(-q, scale, x), inverse, q)
+
+
+@triton.jit
+def _codes(a, inv_smooth, scale, inverse, finite):
     """A tile of rows, smoothed, scaled and rounded to codes."""
     x = a.to(tl.float32) * inv_smooth[None, :]
-    v = tl.where(finite[:, None], tl.div_rn(x, scale[:, None]), 0.0)
-    # Adding 1.5 * 2**23 leaves no fraction bits, so the sum is rounded half to even.
-    q = (v + 12582912.0) - 12582912.0
-    return q.to(tl.int8)
+    v = _quotient(x, scale[:, None], inverse[:, None])
+    # Adding 1.5 * 2**23 rounds half to even and leaves the code in the low byte.
+    q = (v + 12582912.0).to(tl.int32, bitcast=True)
+    return (q & tl.where(finite, -1, 0)[:, None]).to(tl.int8)
 
 
 @triton.jit(do_not_specialize=["n_tiles", "k_tiles"])
@@ -67,13 +77,14 @@ def down_w8gn_a8_fp16_requantfp16_v1_portable_m32n64k32_w4s2_wide(
     finite = row_amax < INFINITY_BITS
     row_scale = tl.div_rn(tl.where(finite, row_amax, 0).to(tl.float32, bitcast=True), CODE_MAX)
     row_scale = tl.where(row_scale < SCALE_FLOOR, 1.0, row_scale)
+    inverse = tl.div_rn(1.0, row_scale)
     w_ptrs = w_ptr + expert.to(tl.int64) * (N * K) + cols[:, None] * K
     w_scale_ptrs = w_scale_ptr + expert.to(tl.int64) * N + cols
 
     total = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.int32)
     for _ in range(k_tiles):
         a = tl.load(x_ptrs + k32, mask=row_ok[:, None], other=0.0)
-        x = _codes(a, tl.load(inv_smooth_ptrs + k32), row_scale, finite)
+        x = _codes(a, tl.load(inv_smooth_ptrs + k32), row_scale, inverse, finite)
         w = tl.load(w_ptrs + k32)
         total = tl.dot(x, tl.trans(w), total, out_dtype=tl.int32)
         x_ptrs += BLOCK_K

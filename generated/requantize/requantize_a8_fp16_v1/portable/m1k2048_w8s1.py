@@ -23,6 +23,16 @@ BLOCK_K = tl.constexpr(2048)  # columns per step
 UNIT_K = tl.constexpr(32)  # K is a multiple of it, so loads stay 16 bytes wide
 
 
+@triton.jit
+def _quotient(x, scale, inverse):
+    """x / scale as IEEE 754 rounds it, where it does not underflow: the second step starts within
+    an ulp, and `inverse` is the rounded 1 / scale (Markstein, IBM J. Res. Dev. 34, 1990).
+    """
+    q = x * inverse
+    q = tl.fma(tl.fma(-q, scale, x), inverse, q)
+    return tl.fma(tl.fma(-q, scale, x), inverse, q)
+
+
 @triton.jit(do_not_specialize=["rows", "k_units"])
 def requantize_a8_fp16_v1_portable_m1k2048_w8s1(
     x_ptr,  # fp16 [rows, K], rows sorted by expert
@@ -54,6 +64,8 @@ def requantize_a8_fp16_v1_portable_m1k2048_w8s1(
     scale = tl.div_rn(tl.where(finite, top, 0).to(tl.float32, bitcast=True), CODE_MAX)
     scale = tl.where(scale < SCALE_FLOOR, 1.0, scale)
     tl.store(scale_ptr + row, tl.where(finite, scale, float("nan")), mask=owned)
+    inverse = tl.div_rn(1.0, scale)
+    keep = tl.where(finite, -1, 0)[:, None]  # codes of a row that is not finite are 0
 
     # The second pass reads the row from the cache.
     for step in range((K + BLOCK_K - 1) // BLOCK_K):
@@ -61,10 +73,10 @@ def requantize_a8_fp16_v1_portable_m1k2048_w8s1(
         ok = owned[:, None] & (first + k < K)
         x = tl.load(x_ptrs + first, mask=ok, other=0.0).to(tl.float32)
         x = x * tl.load(inv_smooth_ptrs + first, mask=ok, other=0.0)
-        v = tl.where(finite[:, None], tl.div_rn(x, scale[:, None]), 0.0)
-        # Adding 1.5 * 2**23 leaves no fraction bits, so the sum is rounded half to even.
-        q = (v + 12582912.0) - 12582912.0
-        tl.store(code_ptrs + first, q.to(tl.int8), mask=ok)
+        v = _quotient(x, scale[:, None], inverse[:, None])
+        # Adding 1.5 * 2**23 rounds half to even and leaves the code in the low byte.
+        q = (v + 12582912.0).to(tl.int32, bitcast=True)
+        tl.store(code_ptrs + first, (q & keep).to(tl.int8), mask=ok)
 
 
 OPTIONS = {"num_warps": 8, "num_stages": 1, "enable_fp_fusion": False}

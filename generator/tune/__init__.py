@@ -1,0 +1,8 @@
+"""Measure layers on the hardware at hand. Sees the runtime, verify and a manifest only.
+
+What is measured and how (`routing.py`, `cases.py`, `weights.py`, `calls.py`, `stages.py`,
+`work.py`, `rotation.py`, `timing.py`, `sampled.py`) knows nothing of what is reported (`rows.py`,
+`table.py`, `record.py`, `plots.py`); `bench.py` joins them and `command.py` is the verb.
+"""
+
+import generator.runtime  # noqa: F401  chooses GPU or interpreter before triton is imported

@@ -1,0 +1,123 @@
+"""Time the rivals of one GEMM on one batch: fast looks first, then the best of them by turns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+
+import torch
+
+from generator.conditions import rows_per_expert
+from generator.runtime.device import current
+from generator.runtime.entry import Entry
+from generator.tune.calls import Prepared
+from generator.tune.timing import Replay, Sample, Timer, graph_samples
+from generator.verify.stages import Checked, relaunch, tile_map
+
+LOOKS = 5  # replays of a rival that may be among the best
+HOPELESS = 1.25  # of the best so far: one replay is enough to leave a rival
+FINALISTS = 4
+FINAL_LOOKS = 11
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One module on one batch, in microseconds a launch."""
+
+    entry: Entry
+    sample: Sample
+
+
+@dataclass(frozen=True)
+class Contest:
+    """One GEMM of a finished call, once for each call of a graph: they differ in weights."""
+
+    operation: str
+    calls: tuple[Checked, ...]
+    timer: Timer
+
+    def times(self, rivals: Sequence[Entry]) -> list[Trial]:
+        """Every rival that may be chosen, the fastest first; of the others one look each."""
+        trials: list[Trial] = []
+        best = float("inf")
+        for entry in rivals:
+            replay = self._replay(entry)
+            looks = [replay.sample()]
+            while len(looks) < LOOKS and min(looks) < HOPELESS * best:
+                looks.append(replay.sample())
+            trials.append(Trial(entry, Sample.of(looks)))
+            best = min(best, trials[-1].sample.median)
+        return sorted(trials, key=_by_time)
+
+    def final(self, trials: Sequence[Trial]) -> list[Trial]:
+        """The first few again, by turns."""
+        few = [each.entry for each in trials[:FINALISTS]]
+        samples = graph_samples([self._replay(each) for each in few], FINAL_LOOKS)
+        again = [Trial(e, s) for e, s in zip(few, samples, strict=True) if s is not None]
+        return sorted(again, key=_by_time)
+
+    def _replay(self, entry: Entry) -> Replay:
+        assert entry.block_m is not None
+        into = self._into[entry.block_m]
+        replay = self.timer.capture(
+            [partial(_launch, each, entry, self.operation, into) for each in self.calls]
+        )
+        assert replay is not None
+        return replay
+
+    @cached_property
+    def _into(self) -> Mapping[int, dict[str, torch.Tensor]]:
+        return _Maps(self.calls[0])
+
+
+class _Maps(dict[int, dict[str, torch.Tensor]]):
+    """What a launch writes, with the tile map of each row tile."""
+
+    def __init__(self, checked: Checked) -> None:
+        self.checked = checked
+
+    def __missing__(self, block_m: int) -> dict[str, torch.Tensor]:
+        self[block_m] = self.checked.written() | tile_map(self.checked, block_m)
+        return self[block_m]
+
+
+def _launch(checked: Checked, entry: Entry, operation: str, into: dict[str, torch.Tensor]) -> None:
+    with current(checked.hidden.device):
+        relaunch(checked, entry, operation, into)
+
+
+def _by_time(trial: Trial) -> tuple[float, str]:
+    return (trial.sample.median, trial.entry.design)
+
+
+def contest(prepared: Prepared, checked: Checked, operation: str, timer: Timer) -> Contest:
+    """A GEMM of a finished call with the rotation's weights."""
+    every = tuple(replace(checked, packed=prepared.packed(i)) for i in range(len(prepared.tokens)))
+    return Contest(operation, every, timer)
+
+
+def plausible(entries: Sequence[Entry], rows: int, experts: int) -> list[Entry]:
+    """Those whose row tile is neither so tall that most of it is padding nor so short that weights
+    are read often: from a quarter to four times the rows of an expert, or the nearest there is.
+    """
+    own = rows_per_expert(rows, experts)
+    tiles = sorted({each.block_m for each in entries if each.block_m is not None})
+    near = [tile for tile in tiles if own <= 4 * tile and tile <= 4 * own]
+    near = near or [tiles[0] if own < tiles[0] else tiles[-1]]
+    return [each for each in entries if each.block_m in near]
+
+
+def in_orders(trials: Sequence[Trial], entries: Sequence[Entry]) -> Iterator[Entry]:
+    """The rivals that differ from the first few in the order of their programs alone."""
+    few = {unordered(each.entry) for each in trials[:FINALISTS]}
+    known = {each.entry.symbol for each in trials}
+    for each in entries:
+        if each.symbol not in known and unordered(each) in few:
+            yield each
+
+
+def unordered(entry: Entry) -> str:
+    """A design's name without the trait of its order."""
+    order = entry.order if entry.order not in (None, "tiles") else ""
+    return entry.design.removesuffix(f"_{order}") if order else entry.design

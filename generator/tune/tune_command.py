@@ -1,0 +1,121 @@
+"""`python -m generator tune`: compile, time, write what was chosen."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from generator.errors import Finding, LaunchError
+from generator.files import replace_file
+from generator.runtime.device import here, targets_for
+from generator.runtime.entry import Entry
+from generator.runtime.manifest import Manifest, Target, load
+from generator.tune import measured
+from generator.tune.cases import Setup, setups
+from generator.tune.choose import chosen
+from generator.tune.compiled import compiled
+from generator.tune.environment import environment
+from generator.tune.measured import Measurement
+from generator.tune.timing import timer_for
+from generator.tune.trials import unordered
+from generator.tune.tuner import GEMMS, Tuner, first_orders
+from generator.tune.tuning_file import text
+
+Say = Callable[[str], None]
+BUILD = "python -m generator build --rivals 8 --target portable --target NAME --out DIR"
+
+
+@dataclass(frozen=True)
+class Options:
+    """The verb's options, as the command line gives them."""
+
+    models: Sequence[str]
+    contract: str | None
+    tokens: Sequence[int]
+    generated: Path
+    trials: Path
+    out: Path
+    jobs: int
+    seed: int
+    command: str  # as it was typed
+
+
+def tune(options: Options, say: Say, progress: Say) -> int:
+    """Time what is not in the trials file yet, then write the tuning file anew of all in it."""
+    device = here()
+    if device.type != "cuda":
+        what = "there is no GPU, and the CPU interpreter's times say nothing of one"
+        raise LaunchError(Finding("tune", what, "run it on the device that is to serve"))
+    manifest = load(options.generated)
+    target = manifest.targets[targets_for(device, manifest)[0]]
+    known = measured.read(options.trials)
+    wanted = setups(
+        manifest, models=options.models, contract=options.contract, tokens=options.tokens
+    )
+    todo = list(_left(wanted, known))
+    start, total = time.monotonic(), sum(len(each.batches) for each in todo)
+    if todo:
+        entries = _entries(manifest, target, todo)
+        progress(f"{len(entries)} modules of {target.name} to be compiled")
+        there, left_out = compiled(
+            manifest, first_orders(entries), target, options.jobs, lambda _: None
+        )
+        for left in left_out:
+            say(f"not timed: {left.symbol}: {left.why}")
+        designs = {(each.contract, unordered(each)) for each in there}
+        by_contract: dict[str, list[Entry]] = {}
+        for each in entries:
+            if (each.contract, unordered(each)) in designs:
+                by_contract.setdefault(each.contract, []).append(each)
+        tuner = Tuner(manifest, by_contract, device, timer_for(device), options.seed)
+        done = 0
+        for setup in todo:
+            for batch, found in tuner.measurements(setup):
+                measured.append(options.trials, found)
+                known, done = [*known, *found], done + 1
+                seconds = time.monotonic() - start
+                eta = seconds / done * (total - done)
+                progress(
+                    f"[{done}/{total}] {setup.model.name} {setup.layer.name} {batch.tokens} tokens:"
+                    f" {len(found)} designs, {seconds:.0f} s, {eta:.0f} s to go"
+                )
+    shapes = chosen(known)
+    on = environment(device, options.command, str(manifest.directory))
+    replace_file(options.out, text(on, target.name, shapes).encode())
+    buckets = sum(len(each.buckets) for each in shapes)
+    designs_taken = len({(s.contract, b.design) for s in shapes for b in s.buckets})
+    say(f"{options.out}: {len(shapes)} shapes, {buckets} buckets, {designs_taken} designs")
+    return 0
+
+
+def _left(wanted: Sequence[Setup], known: Sequence[Measurement]) -> list[Setup]:
+    """Without the batches that are in the trials file."""
+    done = {(each.model, each.layer, each.rows) for each in known}
+    left = []
+    for setup in wanted:
+        batches = tuple(
+            each
+            for each in setup.batches
+            if (setup.model.name, setup.layer.name, each.tokens * setup.model.top_k) not in done
+        )
+        if batches:
+            left.append(replace(setup, batches=batches))
+    return left
+
+
+def _entries(manifest: Manifest, target: Target, wanted: Sequence[Setup]) -> list[Entry]:
+    """The GEMM modules of a target that the layers use. Raises LaunchError where there are none."""
+    used = {name for each in wanted for plan in each.layer.plans for name in plan.tokens}
+    found = [
+        each
+        for each in manifest.entries
+        if each.contract in used
+        and each.target == target.name
+        and manifest.contracts[each.contract]["operation"] in GEMMS
+    ]
+    if not found:
+        what = f"holds no GEMM of {target.name} for these layers"
+        raise LaunchError(Finding(f"--generated {manifest.directory}", what, BUILD))
+    return found
