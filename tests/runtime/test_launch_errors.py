@@ -97,7 +97,8 @@ def test_every_argument_of_the_wrong_type_or_shape(layer: Small) -> None:
 def test_an_unknown_plan(layer: Small) -> None:
     with pytest.raises(BuildError) as caught:
         layer.tokens(plan="fused")
-    told = f"{layer.layer.name}: has no plan `fused`, only separate, folded; name one of them"
+    there = "separate, folded, dispatched"
+    told = f"{layer.layer.name}: has no plan `fused`, only {there}; name one of them"
     assert str(caught.value) == f"[build] {told}"
     with pytest.raises(BuildError, match="has no plan `fused`"):
         layer.rows(layer.batch.hidden, [10, 0, 0, 0], plan="fused")
