@@ -208,7 +208,12 @@ def _choose(
 ) -> tuple[tuple[Design, ...], tuple[RankedBand, ...]]:
     """The cheapest designs of each band; every band then ranks all that were kept."""
     judged = _judge(geometry, listed, target, limits).legal
-    legal = [variant for variant in judged if variant.design not in banned]
+    # The cost model tells orders of programs not apart, so that the target's first stands for all.
+    legal = [
+        variant
+        for variant in judged
+        if variant.design.order in (None, target.orders[0]) and variant.design not in banned
+    ]
     tiles = {v.design.block_m for v in legal if v.gemm and v.design.block_m}
     every_band = bands(tiles) if tiles else _row_bands(geometry)
     kept: list[Variant] = []
