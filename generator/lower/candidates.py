@@ -14,9 +14,10 @@ from generator.errors import BuildError, Finding
 from generator.lower.bands import ANY
 from generator.lower.contract import Contract, GemmContract
 from generator.lower.enumerate import designs, space
-from generator.lower.plan import Plan, RankedBand
+from generator.lower.plan import Plan
 from generator.lower.program import Program
 from generator.lower.prune import DESIGN_RULES, VARIANT_RULES
+from generator.lower.rank import RankedBand
 from generator.lower.tuned import UNTUNED
 from generator.lower.variant import Variant
 from generator.spec.model import Spec, Target

@@ -138,10 +138,11 @@ def choice(plan: Plan, spec: Spec, asked: Problem, tiles: Collection[int | None]
             why = f"refuses: {'; '.join(refusal)}" if refusal else _behind(variant, ranked.band)
             others.append(_other(variant, rank + 1, here, why, chosen))
     accepting = _accepting(plan, spec, asked, shape)
+    emitted = {design.stem for design in own}  # in whichever order of programs
     others += [
         _other(variant, None, here, _not_emitted(variant, plan, tiles), chosen)
         for variant, here in accepting
-        if variant.design not in own
+        if variant.design.stem not in emitted
     ]
     return ChoiceFacts(
         owners=shape.experts,
@@ -218,7 +219,9 @@ def _behind(variant: Variant, band: Band) -> str:
 def _accepting(
     plan: Plan, spec: Spec, asked: Problem, shape: Shape
 ) -> list[tuple[Variant, CostFacts]]:
-    """Every legal design that accepts the problem, cheapest here first."""
+    """Every legal design that accepts the problem, cheapest here first; the target's first order of
+    programs stands for all of them.
+    """
     rejected = {each.design for each in plan.rejections}
     legal = (
         Variant(plan.contract, design, plan.target, spec.limits)

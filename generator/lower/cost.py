@@ -7,11 +7,11 @@ plus Little's law for the bytes that a program's stages keep in flight.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from math import ceil
 
 from generator.formats import FORMATS
 from generator.lower.variant import Variant
-from generator.lower.walk import Walk
 from generator.packing import groups_of
 
 # Share of the device bandwidth that rows of a tile reach by their length in bytes. 128-byte rows
@@ -73,22 +73,11 @@ class Cost:
     total_us: float
 
 
-def _row_efficiency(walk: Walk) -> float:
+@cache
+def _row_efficiency(sizes: tuple[int, ...]) -> float:
     """Bandwidth share of a walk: each tile of K reads rows of its own length."""
-    sizes = [tile.size for tile in walk.repeated] * walk.repeat + [t.size for t in walk.tiles]
     shares = {size: float(min(1.0, size / LINE_BYTES) ** SHORT_ROW_EXPONENT) for size in set(sizes)}
     return sum(sizes) / sum(size / shares[size] for size in sizes)
-
-
-def resident_programs(variant: Variant) -> int:
-    """Programs that one processor holds at once."""
-    figures = variant.target.cost
-    by_threads = figures.resident_threads // variant.threads
-    need = variant.registers
-    registers = min(need.needed, need.limit) * variant.threads if need else 1
-    by_registers = figures.register_file // registers
-    by_shared = figures.shared_per_processor // max(variant.shared_bytes, 1)
-    return max(1, min(by_threads, by_registers, by_shared))
 
 
 def gemm_cost(variant: Variant, shape: Shape) -> Cost:
@@ -96,7 +85,7 @@ def gemm_cost(variant: Variant, shape: Shape) -> Cost:
     assert gemm and design.block_m and design.block_n and design.dot
     row_tiles = shape.experts * ceil(shape.rows_per_expert / design.block_m)
     programs = row_tiles * (shape.n // design.block_n)
-    resident = resident_programs(variant)
+    resident = variant.resident_programs
     waves = ceil(programs / (figures.processors * resident))
 
     columns = gemm.weight_tiles * shape.n
@@ -110,7 +99,7 @@ def gemm_cost(variant: Variant, shape: Shape) -> Cost:
     tile_bytes = design.block_m * row_bytes + columns_per_program * column_bytes
     operations = 2 * row_tiles * design.block_m * columns * shape.k
 
-    memory_us = bytes_moved / (figures.dram_bytes_per_us * _row_efficiency(variant.walk))
+    memory_us = bytes_moved / (figures.dram_bytes_per_us * _row_efficiency(variant.walk.sizes))
     cache_us = programs * tile_bytes / figures.cache_bytes_per_us
     # The busiest processor's share; the last one takes as long as a full one.
     share = ceil(programs / figures.processors)
@@ -170,7 +159,7 @@ def row_cost(variant: Variant, shape: Shape) -> Cost:
         programs = rows * ceil(shape.n / design.block_n)
         steps, length, width = 1, shape.n, design.block_n
         cached = 0
-    waves = ceil(programs / (figures.processors * resident_programs(variant)))
+    waves = ceil(programs / (figures.processors * variant.resident_programs))
     own = ceil(width / variant.threads)  # elements of a thread and a step
     instructions = design.warps * steps * (own * ELEMENT_INSTRUCTIONS + STEP_INSTRUCTIONS)
     per_us = INSTRUCTIONS_PER_US / variant.target.warp_size * figures.processors

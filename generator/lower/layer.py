@@ -16,7 +16,8 @@ from generator.lower.bands import Band
 from generator.lower.contract import Contract, GemmContract
 from generator.lower.cost import Shape, cost
 from generator.lower.layer_contract import LayerPlan
-from generator.lower.plan import Plan, ShapeSource
+from generator.lower.plan import Plan
+from generator.lower.shapes import ShapeSource
 from generator.lower.variant import Design, Variant
 from generator.packing import K_UNIT
 from generator.spec.model import Limits, Target

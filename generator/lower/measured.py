@@ -64,8 +64,9 @@ class Measured:
                 worst[symbol] = (stack, by)
         return worst
 
-    def any_spills(self, prefixes: tuple[str, ...]) -> bool:
-        """Whether a variant whose symbol begins so is on record as spilling."""
+    def any_spills(self, contract: Contract, target: str) -> bool:
+        """Whether a variant of a contract's geometry is on record as spilling on a target."""
+        prefixes = tuple(f"{name}_{target}_" for name in alike(contract))
         return any(symbol.startswith(prefixes) for symbol in self._stacks)
 
     def of(self, symbol: str) -> tuple[Compiled, ...]:

@@ -81,8 +81,7 @@ def registers(variant: Variant) -> Registers:
     limit = min(target.registers, target.cost.register_file // variant.threads)
     if gemm.requantizes:
         limit = min(limit, CALL_REGISTERS)
-    widest = max(tile.size for tile in variant.walk.repeated + variant.walk.tiles)
-    elements = (design.block_m + gemm.weight_tiles * design.block_n) * widest
+    elements = (design.block_m + gemm.weight_tiles * design.block_n) * variant.walk.widest
     planes = 2 if variant.planes else 1
     fragments = elements * planes * variant.dot_bytes // (REGISTER_BYTES * variant.threads)
     return Registers(

@@ -317,7 +317,7 @@ def _contract_report(
         digest=contract_digest(contract),
         axes=contract.axes(),
         spaces=_spaces(spec, operation, targets),
-        ranked_for=tuple(each.sizes() for each in sources),
+        ranked_for=tuple(each.sizes for each in sources),
         problem=asked.sizes() if asked else None,
         targets=tuple(reports),
     )

@@ -4,16 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from generator.lower.contract import Contract, GemmContract
+from generator.lower.cost import Shape
 from generator.lower.layer_contract import (
     LayerContract,
     LayerPlan,
     model_layers,
 )
-from generator.lower.plan import ShapeSource
 from generator.packing import padded
 from generator.spec.model import Model, SpecSet
+
+
+@dataclass(frozen=True)
+class ShapeSource:
+    """A real layer's GEMM, before its rows are known."""
+
+    experts: int
+    n: int
+    k: int
+    rows: int  # of its largest call
+
+    def at(self, rows_per_expert: int) -> Shape:
+        return Shape(self.experts, rows_per_expert, self.n, self.k)
+
+    @cached_property
+    def sizes(self) -> dict[str, int]:
+        """Of its largest call, by the names that conditions use."""
+        return {"rows": self.rows, "N": self.n, "K": self.k, "experts": self.experts}
+
 
 # Layers of no shipped model are ranked for these, the middle of the field's real shapes.
 TYPICAL = (

@@ -5,11 +5,14 @@ A table of one contract holds for all of its geometry: they move and multiply al
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
 
 from generator.lower.contract import Contract, GemmContract
-from generator.lower.measured import alike
+from generator.lower.judge import Question, in_orders, judged, recorded
+from generator.lower.measured import Measured, alike
+from generator.lower.variant import Design, Variant
 from generator.spec.model import Target, TunedShape, Tuning
 
 
@@ -60,6 +63,33 @@ def tuned(contract: Contract, target: Target, tunings: Sequence[Tuning]) -> tupl
         for shape in tuning.shapes
         if shape.contract in names
     )
+
+
+def legal_tables(
+    asked: Question, tables: Sequence[Tuned], measured: Measured
+) -> tuple[tuple[Tuned, ...], tuple[Design, ...]]:
+    """The tables without designs that a rule has come to reject since, whose rows go to the nearest
+    others, and the designs that are left.
+    """
+    wanted = dict.fromkeys(bucket.design for table in tables for bucket in table.buckets)
+    known = _named(asked, tuple(wanted))
+    spilt = {each.design for each in recorded(known.values(), asked, measured)}
+    left = {name: v.design for name, v in known.items() if v.design not in spilt}
+    kept = (
+        replace(table, buckets=tuple(b for b in table.buckets if b.design in left))
+        for table in tables
+    )
+    return tuple(table for table in kept if table.buckets), tuple(left.values())
+
+
+@cache
+def _named(asked: Question, names: tuple[str, ...]) -> Mapping[str, Variant]:
+    """The designs of those names that no rule but those of the record rejects, whatever the order
+    of their programs.
+    """
+    near = (v for v in judged(asked).legal if any(n.startswith(v.design.stem) for n in names))
+    found = {each.design.name: each for each in in_orders(near)}
+    return {name: found[name] for name in names if name in found}
 
 
 def unreachable(tuning: Tuning, contracts: Sequence[GemmContract]) -> list[TunedShape]:

@@ -28,7 +28,7 @@ UNROLLED_DOTS = 4  # a group of more dots is walked in a loop
 INT32 = 2**31  # offsets and counts are int32 in emitted kernels, unless a design says int64
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Design:
     """Tile sizes, warps, stages and traits. What an operation does not have is None."""
 
@@ -51,6 +51,11 @@ class Design:
         """Tile, warps and stages, then what departs from the usual: int8 dots, no tail, int32, rows
         before weights, row tiles one after the other.
         """
+        return self.stem if self.order in (None, "tiles") else f"{self.stem}_{self.order}"
+
+    @cached_property
+    def stem(self) -> str:
+        """The name without the order of programs, which stands last."""
         blocks = (("m", self.block_m), ("n", self.block_n), ("k", self.block_k))
         tile = "".join(f"{letter}{size}" for letter, size in blocks if size is not None)
         traits = (
@@ -60,7 +65,6 @@ class Design:
             "wide" if self.offsets == "int64" else "",
             "swap" if self.swapped else "",
             "joined" if self.gates == "joined" else "",
-            self.order if self.order not in (None, "tiles") else "",
             "whole" if self.row == "whole" else "",
         )
         return "_".join([tile, f"w{self.warps}s{self.stages}", *(each for each in traits if each)])
@@ -136,9 +140,9 @@ class Variant:
         if looped.repeat < 2:
             return whole
         cut = self.proof is not None and self.proof.chunk is not None and gemm.group_k is not None
-        fits = self._loop_bytes(whole) <= self.target.shared_memory
-        short = fits and whole.dots <= UNROLLED_DOTS and not gemm.requantizes
-        return whole if short and not cut else looped
+        if cut or gemm.requantizes or whole.dots > UNROLLED_DOTS:
+            return looped
+        return whole if self._loop_bytes(whole) <= self.target.shared_memory else looped
 
     def _walk(self, *, loop: bool) -> Walk:
         gemm, block_k = self.gemm, self.design.block_k
@@ -175,7 +179,7 @@ class Variant:
         assert self.design.block_n is not None
         return self.design.block_n * (2 if self.design.gates == "joined" else 1)
 
-    @property
+    @cached_property
     def matrix(self) -> tuple[str, ...]:
         """The family of matrix instructions that its first operand is tall enough for, the best of
         them; several where a target stands for devices of several.
@@ -185,7 +189,7 @@ class Variant:
         fitting = [unit for unit in self.target.matrix if unit.block_m <= rows]
         return tuple(unit.name for unit in fitting if unit.block_m == fitting[-1].block_m)
 
-    @property
+    @cached_property
     def reads_shared(self) -> bool:
         """Whether the matrix instruction reads operands from shared memory, not from registers."""
         return not SHARED_OPERANDS.isdisjoint(self.matrix)
@@ -280,6 +284,16 @@ class Variant:
     def registers(self) -> Registers | None:
         """What one thread of a GEMM needs; None of other operations."""
         return registers(self) if self.gemm is not None else None
+
+    @cached_property
+    def resident_programs(self) -> int:
+        """Programs that one processor holds at once."""
+        figures, need = self.target.cost, self.registers
+        by_threads = figures.resident_threads // self.threads
+        registers = min(need.needed, need.limit) * self.threads if need else 1
+        by_registers = figures.register_file // registers
+        by_shared = figures.shared_per_processor // max(self.shared_bytes, 1)
+        return max(1, min(by_threads, by_registers, by_shared))
 
     @cached_property
     def requires(self) -> tuple[Condition, ...]:

@@ -9,7 +9,7 @@ each plane, half a block apart.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 from generator.packing import K_UNIT, LONG_BLOCK, block_length
 
@@ -43,7 +43,7 @@ NOWHERE = Advance(0, 0)
 LONG_BODY = 2  # tiles that a loop's body may hold in a row
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Walk:
     """One turn: `blocks` times this: the tiles of `repeated`, `repeat` times, then those of
     `tiles`.
@@ -58,16 +58,16 @@ class Walk:
     tiles: tuple[Tile, ...]
     rest: Advance  # after the tiles in a row
 
-    @property
+    @cached_property
     def smallest(self) -> int:
         return min(tile.size for tile in self.repeated + self.tiles)
 
-    @property
+    @cached_property
     def turn_k(self) -> int:
         """K elements of one turn of the inner loop."""
         return sum(tile.size * len(tile.planes) for tile in self.repeated)
 
-    @property
+    @cached_property
     def dots(self) -> int:
         """Dots in a row, per tile of results: of an inner loop's body or of what follows it."""
         rows = (self.repeated, self.tiles)
@@ -79,7 +79,16 @@ class Walk:
         rows = (self.repeated, self.tiles)
         return max(sum(tile.size * len(tile.planes) for tile in row) for row in rows)
 
-    @property
+    @cached_property
+    def widest(self) -> int:
+        return max(tile.size for tile in self.repeated + self.tiles)
+
+    @cached_property
+    def sizes(self) -> tuple[int, ...]:
+        """Of every tile that a turn's blocks walk, one after the other."""
+        return tuple([t.size for t in self.repeated] * self.repeat + [t.size for t in self.tiles])
+
+    @cached_property
     def staged(self) -> tuple[int, int]:
         """Stored elements of a column that the pipelined loop and what follows it load."""
         body, rest = (sum(tile.size for tile in each) for each in (self.repeated, self.tiles))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from generator.lower.cost import REQUANTIZE_INSTRUCTIONS, Cost, Shape, cost, resident_programs
+from generator.lower.cost import REQUANTIZE_INSTRUCTIONS, Cost, Shape, cost
 from generator.lower.program import Program
 from generator.lower.variant import Design, Variant
 from tests.lower.conftest import LIMITS, TARGET, contract, gemm
@@ -145,7 +145,7 @@ def test_scarcest_resource_bounds_the_resident_programs(
     variant = gemm(m=64, n=64, k=64, stages=4, cost=costs)
     assert variant.registers is not None
     assert (variant.shared_bytes, variant.registers.needed) == (33792, 188)
-    assert resident_programs(variant) == resident
+    assert variant.resident_programs == resident
 
 
 def test_what_needs_more_registers_than_a_thread_may_take_has_those_it_may() -> None:
@@ -154,7 +154,7 @@ def test_what_needs_more_registers_than_a_thread_may_take_has_those_it_may() -> 
     variant = gemm(group=128, m=128, cost=costs)
     assert variant.registers is not None
     assert (variant.registers.needed, variant.registers.limit) == (296, 255)
-    assert resident_programs(variant) == 131072 // (255 * 128)
+    assert variant.resident_programs == 131072 // (255 * 128)
 
 
 @settings(deadline=None, derandomize=True, max_examples=300)

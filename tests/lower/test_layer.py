@@ -30,9 +30,10 @@ from generator.lower.layer_contract import (
     model_layers,
     plans,
 )
-from generator.lower.plan import Plan, RankedBand, ShapeSource, lower
+from generator.lower.plan import Plan, lower
 from generator.lower.program import LayerEntry, Program, Selection, program
-from generator.lower.shapes import users
+from generator.lower.rank import RankedBand
+from generator.lower.shapes import ShapeSource, users
 from generator.lower.tuned import tuned
 from generator.lower.variant import Variant
 from generator.packing import padded

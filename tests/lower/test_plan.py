@@ -23,14 +23,16 @@ from generator.lower.bands import FEW_ROWS, Band, bands
 from generator.lower.contract import Contract, GemmContract
 from generator.lower.cost import Shape
 from generator.lower.enumerate import designs
+from generator.lower.judge import Question, judged
 from generator.lower.layer_contract import layer_contract
-from generator.lower.plan import Plan, ShapeSource, lower
+from generator.lower.plan import Plan, lower
 from generator.lower.program import Program, Selection, program
 from generator.lower.prune import reject, reject_recorded
+from generator.lower.shapes import ShapeSource
 from generator.lower.variant import Variant
 from generator.packing import padded
 from generator.spec.load import load
-from generator.spec.model import Model
+from generator.spec.model import AcceptMultiples, Model
 from tests.lower.conftest import (
     MEASURED,
     SHIPPED,
@@ -120,6 +122,43 @@ def test_plan_accounts_for_every_design() -> None:
     assert plan.enumerated == prod(len(getattr(space, axis)) for axis in type(space).model_fields)
     assert plan.legal + len(plan.rejections) == plan.enumerated
     assert sum(plan.rejected_by().values()) == len(plan.rejections)
+
+
+@pytest.mark.parametrize(
+    ("operation", "spec", "promise"),
+    [
+        ("up", "w8a8", "none"),
+        ("up", "w4a8", "none"),
+        ("down", "w4a8", TARGETS["portable"].accept_multiples),
+    ],
+)
+def test_designs_judged_together_are_judged_as_each_alone(
+    operation: str, spec: str, promise: AcceptMultiples | str
+) -> None:
+    """What rules of a kind do not ask of designs is told of many at once: of two schedules, of
+    nibbles that shift or not, of tails and of offsets, of two row tiles.
+    """
+    language = SPECS[spec]
+    listed = getattr(language.designs, operation)
+    few = {"block_n": (32, 128), "block_k": (1, 32, 256), "stages": (2, 6), "warps": (4,)}
+    own = language.designs.model_copy(update={operation: listed.model_copy(update=few)})
+    language = language.model_copy(update={"designs": own})
+    schedules = {"operands": ("rows_first", "weights_first"), "gates": ("apart", "joined")}
+    target = changed(
+        TARGET, **schedules, accept_multiples=promise, row_tiles=(16, 128), orders=("blocks",)
+    )
+    asked = contract(operation, 128, spec=spec)
+    together = judged(Question.of(language, asked, target))
+    geometry = Question.of(language, asked, target).geometry
+    every = designs(getattr(language.designs, operation), target)
+    alone = {each: reject(Variant(geometry, each, target, language.limits)) for each in every}
+    assert {each.design for each in together.legal} == {e for e, r in alone.items() if r is None}
+    assert {each.design: (each.rule, each.what) for each in together.rejections} == {
+        each: (found.rule, found.what) for each, found in alone.items() if found
+    }
+    assert together.enumerated == len(every)
+    assert len(together.legal) > 10
+    assert len({each.rule.name for each in together.rejections}) > 4
 
 
 def test_every_kept_variant_is_legal_and_ranked(built: Program) -> None:
@@ -572,4 +611,4 @@ def test_selection_by_contract_takes_it_alone() -> None:
 def test_shape_of_a_source_counts_all_rows() -> None:
     assert SOURCES[0].at(3) == Shape(experts=8, rows_per_expert=3, n=4096, k=4096)
     assert SOURCES[0].at(3).sizes() == {"rows": 24, "experts": 8, "N": 4096, "K": 4096}
-    assert SOURCES[0].sizes() == {"rows": 4096, "experts": 8, "N": 4096, "K": 4096}
+    assert SOURCES[0].sizes == {"rows": 4096, "experts": 8, "N": 4096, "K": 4096}

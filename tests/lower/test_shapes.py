@@ -7,8 +7,7 @@ from generator.lower.layer_contract import (
     LayerPlan,
     model_layers,
 )
-from generator.lower.plan import ShapeSource
-from generator.lower.shapes import TYPICAL, Users, source, users
+from generator.lower.shapes import TYPICAL, ShapeSource, Users, source, users
 from generator.spec.model import Model
 from tests.lower.conftest import SHIPPED, contract, layer, layer_plan, layer_plans, shipped_layers
 

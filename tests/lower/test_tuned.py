@@ -14,12 +14,14 @@ from generator.lower.contract import GemmContract
 from generator.lower.plan import Plan
 from generator.lower.program import Program, Selection, program
 from generator.lower.tuned import Tuned, TunedBucket, tuned, unreachable
+from generator.resources import Record
 from generator.runtime.manifest import Manifest
 from generator.runtime.manifest import load as load_manifest
 from generator.runtime.problem import Problem
 from generator.runtime.select import select
 from generator.spec.load import load
 from generator.spec.model import SpecSet
+from tests.lower.conftest import figures
 
 LOADED = load(folder("specs"))
 LAYER = "layer_w8gn_a8_swiglu_bf16_v1"
@@ -74,6 +76,23 @@ def test_a_design_that_is_no_longer_legal_is_left_out() -> None:
     )
     rows = [bucket.rows for table in of(loaded).tuned for bucket in table.buckets]
     assert rows == [each.rows for each in shape.buckets[1:]]
+
+
+def recorded_as_spilling(design: str) -> SpecSet:
+    """The specs with a record of one module of the down GEMM that needs a stack."""
+    variants = {f"{DOWN}_sm_90_{design}": figures(stack=8)}
+    record = Record("sm_90", "9.9.9", variants)
+    return LOADED.model_copy(update={"resources": (*LOADED.resources, record)})
+
+
+def test_a_timed_design_on_record_with_a_stack_is_left_out() -> None:
+    """In its own order of programs: what spills in another one says nothing of it."""
+    shape = next(each for each in LOADED.tunings[0].shapes if each.contract == DOWN)
+    name = next(each.design for each in shape.buckets if each.design.endswith("_columns"))
+    own, other = (of(recorded_as_spilling(each)) for each in (name, name.removesuffix("_columns")))
+    assert name not in {b.design for table in own.tuned for b in table.buckets}
+    assert name not in {variant.design.name for variant in own.kept}
+    assert other.tuned == of(LOADED).tuned
 
 
 def test_selection_takes_the_nearest_timed_rows(shipped: Manifest) -> None:
