@@ -135,7 +135,8 @@ def choice(plan: Plan, spec: Spec, asked: Problem, tiles: Collection[int | None]
     for rank, (variant, refusal) in enumerate(zip(in_order, refusals, strict=True)):
         if rank != at:
             here = None if refusal else _cost(variant, shape)
-            why = f"refuses: {'; '.join(refusal)}" if refusal else _behind(variant, ranked.band)
+            behind = _behind(variant, ranked.band, timed=measured is not None)
+            why = f"refuses: {'; '.join(refusal)}" if refusal else behind
             others.append(_other(variant, rank + 1, here, why, chosen))
     accepting = _accepting(plan, spec, asked, shape)
     emitted = {design.stem for design in own}  # in whichever order of programs
@@ -208,12 +209,12 @@ def _refusals(variant: Variant, asked: Problem) -> list[str]:
     return [each.failure(sizes) for each in variant.requires if not each.holds(sizes)]
 
 
-def _behind(variant: Variant, band: Band) -> str:
-    """Why an emitted design that accepts is ranked behind the chosen one."""
+def _behind(variant: Variant, band: Band, *, timed: bool) -> str:
+    """Why an emitted design that accepts is not the chosen one."""
     block_m = variant.design.block_m
     if band.block_m not in (None, block_m):
         return f"the band's row tile is {band.block_m}, its own {block_m}"
-    return "the band ranks by the models' shapes"
+    return "another was timed fastest" if timed else "the band ranks by the models' shapes"
 
 
 def _accepting(

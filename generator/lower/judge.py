@@ -88,7 +88,10 @@ def _sound(listed: Frozen, target: Target) -> tuple[tuple[Design, ...], tuple[Re
     sound, rejections = [], []
     known: dict[object, Rejection | None] = {}  # by all that these rules ask
     for design in designs(listed, target):
-        key = (design.dot, design.unpack, design.block_m, design.operands, design.gates)
+        key = (
+            *(design.dot, design.unpack, design.block_m, design.operands, design.gates),
+            *((design.row, design.block_k) if design.row else ()),
+        )
         if key not in known:
             known[key] = reject_design(design, within)
         rejection = known[key]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from generator.conditions import AtMost, Condition
-from generator.lower.bands import Band
+from generator.lower.bands import DISPATCHED_ROWS, Band
 from generator.lower.contract import Contract, GemmContract
 from generator.lower.cost import Shape, cost
 from generator.lower.layer_contract import LayerPlan
@@ -24,10 +24,6 @@ from generator.spec.model import Limits, Target
 
 BASE_PLAN = "separate"  # what other plans are compared with
 LONGEST_K = 16384  # of the lengths at which plans are compared
-# Rows up to which one kernel routes and quantizes: each of its programs looks at every slot. 2048
-# rows of 2048 elements took it 14.7 us, and three kernels 2, 11 and 7; 8192 rows 117, and 2, 12 and
-# 20 (one H100, 2026-11-25, medians of graph replays).
-DISPATCHED_ROWS = 2048
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,20 +6,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 
 from generator.errors import BuildError, Finding
-from generator.lower.bands import ANY, Band, bands
+from generator.lower.bands import ANY, Band
 from generator.lower.contract import Contract, GemmContract
 from generator.lower.judge import Question, judged, no_legal, recorded, spilling
+from generator.lower.keep import kept
 from generator.lower.measured import UNMEASURED, Measured
 from generator.lower.prune import Rejection
-from generator.lower.rank import RankedBand, covering, in_order
-from generator.lower.reaches import reaching, row_bands
+from generator.lower.rank import RankedBand
+from generator.lower.reaches import reaching
 from generator.lower.rivals import rivals as every_rival
 from generator.lower.shapes import ShapeSource
 from generator.lower.tuned import UNTUNED, Tuned, legal_tables
-from generator.lower.variant import Design, Variant
+from generator.lower.variant import Variant
 from generator.spec.model import Spec, Target
 
 
@@ -81,53 +81,32 @@ def lower(
     found = judged(asked)
     spilt = spilling(asked, measured)
     rejections = found.rejections + spilt
-    legal = len(found.legal) - len(spilt)
-    if not legal:
-        raise BuildError(no_legal(contract, target, rejections))
     banned = frozenset(each.design for each in spilt)
+    left = len(found.legal) - len(banned)
+    if not left:
+        raise BuildError(no_legal(contract, target, rejections))
     tables: tuple[Tuned, ...] = UNTUNED
-    if rivals and isinstance(contract, GemmContract):
-        left = [each for each in found.legal if each.design not in banned]
-        every = every_rival(left, sources, rivals)
-        against = {each.design for each in recorded(map(asked.variant, every), asked, measured)}
-        chosen = tuple(design for design in every if design not in against)
+    if not isinstance(contract, GemmContract):
+        legal = [each for each in found.legal if each.design not in banned]
+        row_wise = reaching(legal, sources, dispatched="dispatched" in spec.layer.plans)
+        chosen = tuple(each.design for each in row_wise)
         ranked: tuple[RankedBand, ...] = (RankedBand(ANY, chosen),)
+    elif rivals:
+        legal = [each for each in found.legal if each.design not in banned]
+        every = every_rival(legal, sources, rivals)
+        against = {each.design for each in recorded(map(asked.variant, every), asked, measured)}
+        chosen = tuple(each for each in every if each not in against)
+        ranked = (RankedBand(ANY, chosen),)
     else:
-        tables, timed = legal_tables(asked, tunings, measured)
-        chosen, ranked = _choose(asked, tuple(sources), banned)
-        chosen = tuple(dict.fromkeys([*timed, *chosen]))
+        own = [table for table in tunings if table.is_of(sources)]
+        tables, timed = legal_tables(asked, own, measured)
+        whole = all(any(table.fits(each) for table in tables) for each in sources)
+        chosen, ranked = kept(asked, tuple(sources), banned, timed, whole)
     if not chosen:
         shapes = ", ".join(f"N={each.n} K={each.k}" for each in sources)
         what = f"no legal design accepts any of the shapes it is ranked for: {shapes}"
         raise BuildError(
             Finding(f"{contract.name} on {target.name}", what, "add smaller tiles to the spec")
         )
-    kept = tuple(Variant(contract, design, target, spec.limits) for design in chosen)
-    return Plan(contract, target, found.enumerated, legal, kept, ranked, rejections, tables)
-
-
-@cache
-def _choose(
-    asked: Question,
-    sources: tuple[ShapeSource, ...],
-    banned: frozenset[Design],
-) -> tuple[tuple[Design, ...], tuple[RankedBand, ...]]:
-    """The cheapest designs of each band; every band of a GEMM then ranks all that were kept."""
-    legal = [each for each in judged(asked).legal if each.design not in banned]
-    tiles = {v.design.block_m for v in legal if v.gemm and v.design.block_m}
-    if not tiles:
-        row_wise = [(band, reaching(legal, sources, band)) for band in row_bands(asked.geometry)]
-        kept = dict.fromkeys(each.design for _, own in row_wise for each in own)
-        return tuple(kept), tuple(
-            RankedBand(band, tuple(each.design for each in own)) for band, own in row_wise
-        )
-    every_band = bands(tiles)
-    variants: list[Variant] = []
-    for band in every_band:
-        in_band = [v for v in legal if v.design.block_m == band.block_m]
-        variants += covering(in_band, sources, band)
-    variants = list(dict.fromkeys(variants))
-    ranked = [(band, in_order(variants, sources, band)) for band in every_band]
-    return tuple(each.design for each in variants), tuple(
-        RankedBand(band, tuple(each.design for each in own)) for band, own in ranked
-    )
+    variants = tuple(Variant(contract, design, target, spec.limits) for design in chosen)
+    return Plan(contract, target, found.enumerated, left, variants, ranked, rejections, tables)

@@ -19,6 +19,10 @@ from generator.spec.model import Target
 LEAST_DOT_K = {"int8": 32, "fp16_exact": 16, "rank1": 1}
 PROGRAM_THREADS = 1024  # of one program at most, on every target in sight
 LEAST_WARP_SUMS = 16 * 8  # outputs of the smallest matrix instruction of one warp
+# Of a row that is read twice. 32768 rows of 7168 elements took 292 us in steps of 1024 and 341 of
+# 2048, 8192 of 4096 47 and 52, 128 of 7168 4.7 and 5.0, 8 of 2048 2.3 and 2.2, by four warps (one
+# H100, 2026-11-26, medians of graph replays).
+LONGEST_STEP = 1024
 
 
 # What a rule holds against a variant, said at once or when it is asked for: of some 100,000
@@ -112,6 +116,12 @@ def _joined_gates(design: Design, target: Target) -> str | None:
     if design.gates != "joined" or design.swapped:
         return None
     return "gate and up rows are one operand where weights come first; use weights_first or apart"
+
+
+def _short_steps(design: Design, target: Target) -> str | None:
+    if design.row != "steps" or design.block_k is None or design.block_k <= LONGEST_STEP:
+        return None
+    return f"steps of {design.block_k} > {LONGEST_STEP}; use block_k {LONGEST_STEP}"
 
 
 def _block_k_exceeds_group(variant: Variant) -> str | None:
@@ -267,6 +277,7 @@ RULES = (
         "row_tile", "a target keeps designs of a few row tiles, one band each", of_design=_row_tile
     ),
     Rule("outer_products", "an outer product has no first operand", of_design=_outer_products),
+    Rule("short_steps", "longer steps leave room for fewer programs", of_design=_short_steps),
     Rule("joined_gates", "sums of gate and up are parted by rows", of_design=_joined_gates),
     Rule("dot_minimum", "matrix instructions have a least K", _dot_minimum),
     Rule(

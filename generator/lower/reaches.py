@@ -1,52 +1,75 @@
-"""The row-wise designs that are kept. Each takes rows up to a length and, where it counts experts,
-up to a number of them; one that reaches further does more work, so the shortest that suffices goes
-first.
+"""The row-wise designs that are kept, in one band for all rows. Each takes rows up to a length and,
+where it counts experts, up to a number of them; one that reaches further does more work, so the
+shortest that suffices goes first.
+
+Numbers are of one H100, 2026-11-26, medians of graph replays. A program to a row of 2048 elements
+takes 1.7 us at 8 rows and 80 at 32768 by four warps, 1.6 and 82 by eight, two rows to a program 2.1
+and 74: bands of rows would keep twice the designs for little.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from generator.lower.bands import ANY, ROW_WISE, Band
-from generator.lower.contract import Contract
+from generator.lower.bands import ANY, DISPATCHED_ROWS, Band
+from generator.lower.contract import QuantizeContract, RouteContract
 from generator.lower.rank import in_order
 from generator.lower.shapes import ShapeSource
 from generator.lower.variant import Variant
 
-
-def row_bands(contract: Contract) -> tuple[Band, ...]:
-    """Routing does the same work, whoever owns the rows."""
-    row_wise = contract.operation in ("quantize", "requantize", "combine")
-    return ROW_WISE if row_wise else (ANY,)
+Reach = tuple[int, int]  # the longest row and the most experts; 0: any
+# Rows an expert of calls that are gathered: fewer rows in all are dispatched where a layer may.
+GATHERED = Band(17, None, None)
 
 
 def reaching(
-    variants: Sequence[Variant], sources: Sequence[ShapeSource], band: Band
+    variants: Sequence[Variant], sources: Sequence[ShapeSource], *, dispatched: bool
 ) -> list[Variant]:
-    """The cheapest design of each reach that a shape needs, and of the longest, which takes every
-    layer.
-    """
+    """The cheapest design of each reach that is worth one. `dispatched`: whether few rows are."""
     reaches = sorted({_reach(each) for each in variants})
-    users: dict[tuple[int, int], list[ShapeSource]] = {reaches[-1]: []}
-    for source in sources:
-        for reach in reaches:
-            if _within(source, reach):
-                users.setdefault(reach, []).append(source)
-                break
-    chosen = []
-    for reach, own_sources in sorted(users.items()):
+    gathers = dispatched and _source(variants[0]) == "gather"
+    band = GATHERED if gathers else ANY
+    chosen: list[Variant] = []
+    open_sources = list(sources)
+    for reach in _worth(variants[0], reaches, sources):
+        within = [each for each in open_sources if _within(each, reach)]
+        open_sources = [each for each in open_sources if each not in within]
         own = [each for each in variants if _reach(each) == reach]
-        within = own_sources or [each for each in sources if _within(each, reach)]
-        chosen.append(in_order(own, within, band)[0])
+        many = [each for each in within if each.rows > DISPATCHED_ROWS] if gathers else within
+        chosen.append(in_order(own, many or within or sources, band)[0])
     return chosen
 
 
-def _reach(variant: Variant) -> tuple[int, int]:
-    """The longest row and the most experts that a design takes."""
+def _worth(variant: Variant, reaches: list[Reach], sources: Sequence[ShapeSource]) -> list[Reach]:
+    """Reaches that get a design of their own, shortest first; the last takes every layer."""
+    operation, source = variant.contract.operation, _source(variant)
+    if operation in ("quantize", "requantize"):
+        # In steps, a row is read twice: 388 rows of 512 take 2.1 us so and 1.9 held whole, 388 of
+        # 1280 take 2.8 and 2.4, but 32768 of 2048 take 89 and 80.
+        sources = [each for each in sources if each.rows > DISPATCHED_ROWS]
+    if operation == "dispatch":  # what none reaches, three kernels do
+        return _needed(reaches, sources) or reaches[-1:]
+    if source == "counts":  # which each program sums: 0.3 us more where there is room for 1024
+        return reaches[-1:]
+    return sorted({*_needed(reaches, sources), reaches[-1]})
+
+
+def _needed(reaches: list[Reach], sources: Sequence[ShapeSource]) -> list[Reach]:
+    """The shortest that suffices for each shape."""
+    shortest = (next((r for r in reaches if _within(each, r)), None) for each in sources)
+    return sorted({reach for reach in shortest if reach is not None})
+
+
+def _source(variant: Variant) -> str | None:
+    contract = variant.contract
+    return contract.source if isinstance(contract, QuantizeContract | RouteContract) else None
+
+
+def _reach(variant: Variant) -> Reach:
     most = {each.of: each.bound for each in variant.bounds}
     return most.get("K", 0), most.get("experts", 0)
 
 
-def _within(source: ShapeSource, reach: tuple[int, int]) -> bool:
+def _within(source: ShapeSource, reach: Reach) -> bool:
     longest, experts = reach
     return (not longest or source.k <= longest) and (not experts or source.experts <= experts)

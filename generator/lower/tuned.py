@@ -1,6 +1,7 @@
 """What was measured of a contract on a target, as lowering and selection use it.
 
-A table of one contract holds for all of its geometry: they move and multiply alike.
+A table of one contract holds for all of its geometry: they move and multiply alike. But each
+contract keeps the tables of its own shapes alone, for no shipped model brings it the others.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from functools import cache
 from generator.lower.contract import Contract, GemmContract
 from generator.lower.judge import Question, in_orders, judged, recorded
 from generator.lower.measured import Measured, alike
+from generator.lower.shapes import ShapeSource
 from generator.lower.variant import Design, Variant
 from generator.spec.model import Target, TunedShape, Tuning
 
@@ -35,6 +37,17 @@ class Tuned:
     device: str
     date: str
     buckets: tuple[TunedBucket, ...]
+
+    def is_of(self, sources: Sequence[ShapeSource]) -> bool:
+        """Whether its shape is one of those."""
+        own = (self.n, self.k, self.experts)
+        return any(own == (each.n, each.k, each.experts) for each in sources)
+
+    def fits(self, source: ShapeSource) -> bool:
+        """Whether a call of the shape multiplies as what was timed did; over how many experts it
+        spreads its rows, the rows that it was timed at say.
+        """
+        return (self.n, self.k) == (source.n, source.k)
 
     def nearest(self, rows: int) -> TunedBucket:
         """The bucket whose rows are nearest, by ratio."""

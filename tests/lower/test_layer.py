@@ -11,12 +11,11 @@ import pytest
 
 from generator.conditions import AtMost
 from generator.lower import program as program_module
-from generator.lower.bands import Band
+from generator.lower.bands import DISPATCHED_ROWS, Band
 from generator.lower.contract import Contract
 from generator.lower.cost import Shape, cost
 from generator.lower.layer import (
     BASE_PLAN,
-    DISPATCHED_ROWS,
     LONGEST_K,
     PlanBand,
     PlanChoice,

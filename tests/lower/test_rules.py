@@ -21,13 +21,15 @@ from generator.lower.prune import (
     reject_recorded,
     reject_variant,
 )
-from generator.lower.variant import Variant
+from generator.lower.variant import Design, Variant
 from generator.spec.model import AcceptMultiples
 from tests.lower.conftest import (
+    LIMITS,
     MFMA,
     TARGET,
     WGMMA,
     calibrated,
+    contract,
     gemm,
     recorded,
 )
@@ -57,6 +59,12 @@ class Case:
 def nibbles(group: int | str, k: int, **changes: Any) -> Variant:
     """A variant of int4 weights."""
     return gemm(group=group, k=k, spec="w4a8", **changes)
+
+
+def quantize(row: str, k: int) -> Variant:
+    return Variant(
+        contract("quantize"), Design(4, 1, block_m=1, block_k=k, row=row), TARGET, LIMITS
+    )
 
 
 CASES = (
@@ -101,6 +109,18 @@ CASES = (
         gemm(k=1, dot="rank1", dots=("rank1",), operands="weights_first"),
         "an outer product of weights and rows is that of rows and weights; use rows_first",
         gemm(k=1, dot="rank1", dots=("rank1",), operands="rows_first"),
+    ),
+    Case(
+        "short_steps",
+        quantize(row="steps", k=2048),
+        "steps of 2048 > 1024; use block_k 1024",
+        quantize(row="steps", k=1024),
+    ),
+    Case(
+        "short_steps",
+        quantize(row="steps", k=2048),
+        "steps of 2048 > 1024; use block_k 1024",
+        quantize(row="whole", k=2048),
     ),
     Case(
         "joined_gates",
