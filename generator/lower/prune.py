@@ -225,10 +225,11 @@ def _warp_work(variant: Variant) -> str | None:
     design = variant.design
     if variant.gemm is None or design.block_m is None or design.block_n is None:
         return None
-    sums = design.block_m * design.block_n // design.warps
+    outputs = design.block_m * variant.weight_rows  # of one dot
+    sums = outputs // design.warps
     if sums >= LEAST_WARP_SUMS:
         return None
-    most = design.block_m * design.block_n // LEAST_WARP_SUMS
+    most = outputs // LEAST_WARP_SUMS
     nearest = f"use at most {most} warps" if most else f"use tiles of {LEAST_WARP_SUMS} or more"
     return f"{sums} outputs a warp < {LEAST_WARP_SUMS}; {nearest}"
 

@@ -252,6 +252,12 @@ CASES = (
         "64 outputs a warp < 128; use at most 4 warps",
         gemm(m=16, n=32, warps=4),
     ),
+    Case(  # a joined dot has the rows of gate and of up
+        "warp_work",
+        gemm("up", n=16, warps=8, operands="weights_first", gates="joined"),
+        "64 outputs a warp < 128; use at most 4 warps",
+        gemm("up", n=32, warps=8, operands="weights_first", gates="joined"),
+    ),
     Case(
         "accumulator_registers",
         gemm(group=128, m=128, warps=4),
