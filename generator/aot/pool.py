@@ -79,6 +79,9 @@ class Answered:
 class Pool:
     """Up to `jobs` workers that share one Triton cache. A context: leaving it, also by an
     interrupt, ends them at once. With `plain`, switches of the environment do not reach them.
+
+    Each worker is started and asked by a thread of its own. Python raises an interrupt in the main
+    thread alone, so none comes between a process's start and the note that it is there.
     """
 
     def __init__(self, jobs: int, cache: Path, *, plain: bool = False) -> None:
@@ -86,8 +89,8 @@ class Pool:
             raise BuildError(Finding("--jobs", f"is {jobs}", "use 1 or more"))
         self.jobs, self.cache, self.plain = jobs, cache, plain
         self._lock = threading.Lock()
-        self._workers: list[_Worker] = []
-        self._closed = threading.Event()
+        self._workers: dict[int, _Worker] = {}  # by slot; changed under the lock
+        self._closed = False
         self._logs = tempfile.TemporaryDirectory(prefix="groupwise-")
 
     def __enter__(self) -> Pool:
@@ -95,10 +98,10 @@ class Pool:
 
     def __exit__(self, *_: object) -> None:
         with self._lock:  # nobody starts another one from here on
-            self._closed.set()
-        for worker in self._workers:
+            self._closed = True
+        for worker in self._workers.values():
             worker.process.kill()
-        for worker in self._workers:
+        for worker in self._workers.values():
             worker.process.wait()
             worker.errors.close()
         self._logs.cleanup()
@@ -119,13 +122,11 @@ class Pool:
         """Answers as they come, and before each of them that work on it starts. Raises BuildError
         where a worker cannot be started, or not again.
         """
-        while len(self._workers) < min(self.jobs, len(requests)):
-            self._workers.append(self._new())
         events: queue.SimpleQueue[Started | Answered | BuildError] = queue.SimpleQueue()
         waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
         for index in range(len(requests)):
             waiting.put(index)
-        for slot in range(len(self._workers)):
+        for slot in range(min(self.jobs, len(requests))):
             work = (slot, requests, waiting, events)
             threading.Thread(target=self._work, args=work, daemon=True).start()
         answered = 0
@@ -135,6 +136,15 @@ class Pool:
                 raise event
             answered += isinstance(event, Answered)
             yield event
+
+    def _worker(self, slot: int) -> _Worker | None:
+        """The worker of a slot, started where there is none; None once the pool is closed."""
+        with self._lock:
+            if self._closed:
+                return None
+            if slot not in self._workers:
+                self._workers[slot] = self._new()
+            return self._workers[slot]
 
     def _new(self) -> _Worker:
         try:
@@ -152,26 +162,28 @@ class Pool:
         waiting: queue.SimpleQueue[int],
         events: queue.SimpleQueue[Started | Answered | BuildError],
     ) -> None:
-        """Feed one worker until nothing waits; one that died is replaced."""
-        while not self._closed.is_set():
+        """Feed one worker until nothing waits; one that died is replaced for the next request."""
+        while True:
             try:
                 index = waiting.get_nowait()
+                worker = self._worker(slot)
             except queue.Empty:
+                return
+            except BuildError as error:
+                events.put(error)
+                return
+            if worker is None:
                 return
             events.put(Started(index))
             try:
-                answer = self._workers[slot].ask(requests[index])
+                answer = worker.ask(requests[index])
             except (OSError, ValueError) as error:  # the pool was closed meanwhile
                 answer = {"died": str(error), "code": None, "trace": ""}
             with self._lock:
-                if self._closed.is_set():
+                if self._closed:
                     return
                 if "died" in answer:
-                    self._workers[slot].process.kill()
-                    self._workers[slot].errors.close()
-                    try:
-                        self._workers[slot] = self._new()
-                    except BuildError as error:
-                        events.put(error)
-                        return
+                    worker.process.kill()
+                    worker.errors.close()
+                    del self._workers[slot]
             events.put(Answered(index, answer))

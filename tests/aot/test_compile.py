@@ -4,12 +4,15 @@ wrong with it.
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 
@@ -213,25 +216,49 @@ def test_an_interrupt_ends_the_workers_and_writes_nothing(tmp_path: Path) -> Non
     command = [sys.executable, "-c", MAIN, *ARGUMENTS, "--record", "--specs", str(tmp_path)]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
+    # Often the interrupt meets the start of a worker: it comes as soon as there is a process.
     while not (workers := children(process.pid)) and time.monotonic() < deadline:
-        time.sleep(0.05)
+        time.sleep(0.001)
     assert workers
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130 and "interrupted; nothing was written" in said
-    # One that was only just being started ends by itself, when nothing can ask it any more.
-    deadline = time.monotonic() + 10
-    while (left := running(workers)) and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert not left
+    assert not [each for each in workers if Path(f"/proc/{each}").exists()]
     assert list(tmp_path.iterdir()) == []
 
 
-def running(pids: list[int]) -> list[int]:
-    return [each for each in pids if Path(f"/proc/{each}").exists()]
+class Interrupting(subprocess.Popen[str]):
+    """Is met by an interrupt when the process is there and nobody knows of it yet."""
+
+    started: ClassVar[list[subprocess.Popen[str]]] = []
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.started.append(self)
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.1)  # until an interrupt that can be raised here is
+
+
+def test_an_interrupt_while_a_worker_starts_ends_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "COMMAND", (sys.executable, "-c", MORTAL))
+    monkeypatch.setattr(Interrupting, "started", [])
+    monkeypatch.setattr(subprocess, "Popen", Interrupting)
+    heeded = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), Pool(1, tmp_path) as workers:
+            workers.ask({"verb": "a"})
+    finally:
+        signal.signal(signal.SIGINT, heeded)
+    [process] = Interrupting.started
+    assert process.returncode == -signal.SIGKILL
 
 
 def children(pid: int) -> list[int]:
-    """Processes that a process started (Linux)."""
-    listed = Path(f"/proc/{pid}/task/{pid}/children")
-    return [int(each) for each in listed.read_text().split()] if listed.exists() else []
+    """Processes that a process started, in whichever of its threads (Linux)."""
+    found: list[int] = []
+    for listed in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(OSError):  # the thread ended meanwhile
+            found += map(int, listed.read_text().split())
+    return found
