@@ -73,7 +73,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     ),
     "tune/plots.py": ({"errors", "tune.rows"}, {"matplotlib"}),
     "tune/read_kernel.py": (set(), {"triton"}),
-    "tune/vllm_layer.py": ({"runtime", "verify"}, {"torch", "vllm"}),
+    "tune/vllm_layer.py": ({"runtime", "verify"}, {"torch", "triton", "vllm"}),
     "tune": (BUNDLED | {"runtime", "verify", "tune"}, {"torch"}),
 }
 

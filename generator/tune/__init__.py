@@ -5,4 +5,6 @@ What is measured and how (`routing.py`, `cases.py`, `weights.py`, `calls.py`, `s
 `table.py`, `record.py`, `plots.py`); `bench.py` joins them and `command.py` is the verb.
 """
 
-import generator.runtime  # noqa: F401  chooses GPU or interpreter before triton is imported
+from generator.runtime.interpreter import prepare
+
+prepare()  # chooses GPU or interpreter, before `read_kernel.py` imports triton

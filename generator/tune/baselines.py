@@ -19,7 +19,7 @@ from generator.tune.rotation import copies_allowed, memory_of
 from generator.tune.seed_layer import BUILD, SeedCall, seed_calls, seed_subject
 from generator.tune.timing import Subject
 from generator.tune.torch_layer import TorchExperts, random_torch_experts, torch_layer
-from generator.tune.vllm_layer import unavailable, vllm_layer
+from generator.tune.vllm_layer import REFUSALS, unavailable, vllm_layer
 
 TORCH, VLLM, SEED = "bf16 torch", "vllm int8", "seed"
 
@@ -43,12 +43,12 @@ class Baseline:
 
 def external(prepared: Prepared, model: Model, seed: int) -> Iterator[Baseline | Absent]:
     """Other people's layers."""
-    yield _tried(TORCH, lambda: _torch(prepared, model, seed))
+    yield _tried(TORCH, lambda: _torch(prepared, model, seed), (ValueError, RuntimeError))
     why = unavailable(prepared.layer)
     if why is not None:
         yield Absent(VLLM, why)
     else:
-        yield _tried(VLLM, lambda: _vllm(prepared, model))
+        yield _tried(VLLM, lambda: _vllm(prepared, model), REFUSALS)
 
 
 def seed_baseline(prepared: Prepared, manifest: Manifest | None) -> Baseline | Absent:
@@ -64,14 +64,16 @@ def seed_baseline(prepared: Prepared, manifest: Manifest | None) -> Baseline | A
     return Baseline(seed_subject(calls), calls[0], calls[0].run())
 
 
-def _tried(name: str, make: Callable[[], Subject]) -> Baseline | Absent:
-    """A baseline that ran its first call; others' code may refuse a shape in any way it likes."""
+def _tried(
+    name: str, make: Callable[[], Subject], refusals: tuple[type[Exception], ...]
+) -> Baseline | Absent:
+    """A baseline that ran its first call, or the one of `refusals` that was raised instead."""
     try:
         subject = make()
         subject.eager_calls[0]()
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-    except Exception as error:
+    except refusals as error:
         return Absent(name, f"failed: {type(error).__name__}: {_first_line(error)}")
     return Baseline(subject)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,12 +20,10 @@ MARKS = "osD^vP*X"  # one a line; colours alone do not tell lines apart in print
 
 def require() -> None:
     """Raises LaunchError where matplotlib is missing."""
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
+    if find_spec("matplotlib") is None:
         what = "the plots need matplotlib, which is not installed"
         fix = "pip install 'groupwise[bench]', or pass --no-plots"
-        raise LaunchError(Finding("--out", what, fix)) from None
+        raise LaunchError(Finding("--out", what, fix))
 
 
 def write(report: Report, out: Path) -> list[Path]:

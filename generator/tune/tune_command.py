@@ -54,24 +54,24 @@ def tune(options: Options, say: Say, progress: Say) -> int:
     wanted = setups(
         manifest, models=options.models, contract=options.contract, tokens=options.tokens
     )
-    todo = list(_left(wanted, known))
-    start, total = time.monotonic(), sum(len(each.batches) for each in todo)
-    if todo:
-        entries = _entries(manifest, target, todo)
+    left = list(_left(wanted, known))
+    start, total = time.monotonic(), sum(len(each.batches) for each in left)
+    if left:
+        entries = _entries(manifest, target, left)
         progress(f"{len(entries)} modules of {target.name} to be compiled")
         there, left_out = compiled(
             manifest, first_orders(entries), target, options.jobs, lambda _: None
         )
-        for left in left_out:
-            say(f"not timed: {left.symbol}: {left.why}")
-        designs = {(each.contract, unordered(each)) for each in there}
+        for each in left_out:
+            say(f"not timed: {each.symbol}: {each.why}")
+        designs = {(entry.contract, unordered(entry)) for entry in there}
         by_contract: dict[str, list[Entry]] = {}
-        for each in entries:
-            if (each.contract, unordered(each)) in designs:
-                by_contract.setdefault(each.contract, []).append(each)
+        for entry in entries:
+            if (entry.contract, unordered(entry)) in designs:
+                by_contract.setdefault(entry.contract, []).append(entry)
         tuner = Tuner(manifest, by_contract, device, timer_for(device), options.seed)
         done = 0
-        for setup in todo:
+        for setup in left:
             for batch, found in tuner.measurements(setup):
                 measured.append(options.trials, found)
                 known, done = [*known, *found], done + 1

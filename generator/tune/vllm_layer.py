@@ -7,23 +7,28 @@ elsewhere than a layer contract does, so it is compared in time alone.
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 
 import torch
+from triton.errors import TritonError
 
 from generator.runtime.manifest import Layer
 from generator.runtime.packed import PackedExperts
 from generator.verify.inputs import Tokens
+
+# What is raised where another version of vLLM has other names or arguments, and where vLLM, torch
+# or Triton refuses a layer.
+REFUSALS = (
+    *(ImportError, AttributeError, TypeError),
+    *(AssertionError, ValueError, RuntimeError, TritonError),
+)
 
 
 def unavailable(layer: Layer) -> str | None:
     """Why vLLM has no row for a layer."""
     if layer.weights != "int8" or layer.up_group is not None or layer.down_group is not None:
         return "no such format: its W8A8 has int8 weights per channel"
-    try:
-        import vllm  # noqa: F401
-    except ImportError:
-        return "not installed"
-    return None
+    return "not installed" if find_spec("vllm") is None else None
 
 
 def vllm_layer(packed: PackedExperts, global_experts: int) -> Callable[[Tokens], torch.Tensor]:

@@ -92,6 +92,15 @@ def test_vllm_says_why_it_has_no_row(monkeypatch: pytest.MonkeyPatch) -> None:
     assert unavailable(layers[CHANNEL]) == "not installed"
 
 
+def test_a_mistake_of_ours_is_no_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> torch.Tensor:
+        raise KeyError("tokens")
+
+    monkeypatch.setattr(baselines, "torch_layer", broken)
+    with pytest.raises(KeyError):
+        list(external(prepared(load()), model(), seed=0))
+
+
 def test_a_baseline_that_fails_is_a_row_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> torch.Tensor:
         raise ValueError("strides\nand more")
