@@ -15,16 +15,13 @@ from pydantic import BaseModel, ValidationError
 from generator.errors import BuildError, Finding, SpecError
 from generator.resources import Calibration, Record, read_calibration
 from generator.resources import read as read_record
-from generator.spec.checks import (
-    MODEL_CHECKS,
-    SPEC_CHECKS,
-    TARGET_CHECKS,
-    TUNING_CHECKS,
-    Check,
-    Subject,
-    nearest,
-)
-from generator.spec.model import SCHEMA, Frozen, Model, Spec, SpecSet, Target, Tuning
+from generator.spec.check import Check, Subject, nearest
+from generator.spec.model import Frozen, Model, Spec, SpecSet, Target, Tuning
+from generator.spec.model_checks import MODEL_CHECKS
+from generator.spec.spec_checks import SPEC_CHECKS
+from generator.spec.target_checks import TARGET_CHECKS
+from generator.spec.tuning_checks import TUNING_CHECKS
+from generator.spec.values import SCHEMA
 from generator.spec.yaml_source import Source, YamlPath, read
 
 Shaped = TypeVar("Shaped", bound=Frozen)

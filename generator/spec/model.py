@@ -1,74 +1,43 @@
 """The spec language: frozen, strictly typed models of the YAML files under specs/.
 
-The only module, with its neighbours in this folder, that imports pydantic. `load.py` builds these,
-lowering reads them; nothing changes them. A field with one legal value today is there so that a
-second one is a visible change.
+Pydantic is imported in this folder alone. `load.py` builds these, lowering reads them; nothing
+changes them. A field with one legal value today is there so that a second one is a visible change.
 """
 
 from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field
 
 from generator.resources import Calibration, Record
+from generator.spec.values import (
+    ActivationDtype,
+    Axis,
+    Capability,
+    Dot,
+    Exp,
+    FloatFormat,
+    Gates,
+    GroupK,
+    Name,
+    NonNegativeFloat,
+    One,
+    Operands,
+    Order,
+    PlanName,
+    Positive,
+    PositiveFloat,
+    Rate,
+    Rounding,
+    SchemaNumber,
+    Unpack,
+    Zero,
+)
 
-SCHEMA = 1  # version of the spec language
-
-Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_.-]*$")]
-Positive = Annotated[int, Field(ge=1)]
-PositiveFloat = Annotated[float, Field(gt=0)]
-NonNegativeFloat = Annotated[float, Field(ge=0)]
-Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-
-def _group_k(value: object) -> object:
-    if type(value) is int and value < 1:
-        raise PydanticCustomError("group_low", "is no number of K elements")
-    if value == "channel" or type(value) is int:
-        return value
-    raise PydanticCustomError("group_k", "is neither a whole number of K elements nor `channel`")
-
-
-GroupK = Annotated[
-    int | str,
-    BeforeValidator(_group_k),
-    WithJsonSchema({"anyOf": [{"type": "integer"}, {"const": "channel"}]}),
-]
-FloatFormat = Literal["bf16", "fp16", "fp32"]
-ActivationDtype = Literal["bf16", "fp16"]
-Rounding = Literal["half_even", "half_away"]
-Exp = Literal["exact", "device"]
-Dot = Literal["int8", "fp16_exact", "rank1"]  # how integers are multiplied exactly
-Unpack = Literal["none", "value", "shift", "ptx"]  # how nibbles become int8
-Operands = Literal["rows_first", "weights_first"]  # the operands of a dot, left to right
-Gates = Literal["apart", "joined"]  # the tiles of gate and up rows: two, or one of both
-Order = Literal["tiles", "columns", "blocks"]  # which programs of a GEMM follow one another
-PlanName = Literal["separate", "folded", "dispatched"]
 OperationName = Literal[
     "count", "route", "dispatch", "quantize", "requantize", "up", "down", "combine"
 ]
-
-
-def _only(number: float) -> BeforeValidator:
-    def check(value: object) -> object:
-        if isinstance(value, float) and value == number:
-            return value
-        raise PydanticCustomError("constant", f"can only be {number}")
-
-    return BeforeValidator(check)
-
-
-def _schema_number(value: object) -> object:
-    if type(value) is int:
-        return value
-    raise PydanticCustomError("int_type", "is no whole number")
-
-
-SchemaNumber = Annotated[Literal[1], BeforeValidator(_schema_number)]
-One = Annotated[float, _only(1.0), WithJsonSchema({"const": 1.0})]
-Zero = Annotated[float, _only(0.0), WithJsonSchema({"const": 0.0})]
 
 
 class Frozen(BaseModel):
@@ -130,9 +99,6 @@ class Limits(Frozen):
     k: Positive  # contraction length of either GEMM
     n: Positive  # rows of the stacked gate and up weight
     experts: Positive  # local experts
-
-
-Axis = Annotated[tuple[Positive, ...], Field(min_length=1)]
 
 
 class CountSpace(Frozen):
@@ -267,29 +233,6 @@ class AcceptMultiples(Frozen):
 
     n: Positive
     k: Positive
-
-
-def _capability(value: object) -> object:
-    numbers = tuple(value) if isinstance(value, (list, tuple)) else ()
-    if len(numbers) == 2 and all(type(each) is int for each in numbers):
-        return numbers
-    if value == "none":
-        return value
-    raise PydanticCustomError("capability", "is neither [major, minor] nor `none`")
-
-
-Capability = Annotated[
-    tuple[int, int] | Literal["none"],
-    BeforeValidator(_capability),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2},
-                {"const": "none"},
-            ]
-        }
-    ),
-]
 
 
 class MatrixUnit(Frozen):

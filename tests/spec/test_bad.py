@@ -19,8 +19,11 @@ import yaml
 
 import generator
 from generator.errors import SpecError
-from generator.spec.checks import MODEL_CHECKS, SPEC_CHECKS, TARGET_CHECKS, Check
+from generator.spec.check import Check
 from generator.spec.load import load
+from generator.spec.model_checks import MODEL_CHECKS
+from generator.spec.spec_checks import SPEC_CHECKS
+from generator.spec.target_checks import TARGET_CHECKS
 
 BAD = {
     path.stem: yaml.safe_load(path.read_text(encoding="utf-8"))
