@@ -24,12 +24,18 @@ from generator.spec.load import load
 from generator.spec.model_checks import MODEL_CHECKS
 from generator.spec.spec_checks import SPEC_CHECKS
 from generator.spec.target_checks import TARGET_CHECKS
+from generator.spec.tuning_checks import TUNING_CHECKS
 
 BAD = {
     path.stem: yaml.safe_load(path.read_text(encoding="utf-8"))
     for path in sorted((Path(__file__).parent / "bad").glob("*.yaml"))
 }
-CHECKS = {"": SPEC_CHECKS, "targets": TARGET_CHECKS, "models": MODEL_CHECKS}  # by folder
+CHECKS = {  # by folder
+    "": SPEC_CHECKS,
+    "targets": TARGET_CHECKS,
+    "models": MODEL_CHECKS,
+    "tuning": TUNING_CHECKS,
+}
 
 
 def spoil(specs: Path, name: str) -> str:
@@ -37,7 +43,7 @@ def spoil(specs: Path, name: str) -> str:
     bad = BAD[name]
     if "text" in bad:
         (specs / bad["file"]).write_text(bad["text"], encoding="utf-8")
-        return bad["message"]
+        return bad["message"].replace("{targets}", ", ".join(target_names(specs)))
     shipped = (specs / bad.get("from", bad["file"])).read_text(encoding="utf-8")
     old = bad["line"] if "from" in bad else bad["replace"]
     assert shipped.count(old) == 1, f"{name}: the shipped file must say {old!r} once"
