@@ -19,10 +19,11 @@ import pytest
 from generator.aot import pool
 from generator.aot.jobs import NOT_COMPILED, Job, Progress, refused
 from generator.aot.pool import Answered, Pool, Started
-from generator.cli import _Bar, main
+from generator.cli import main
 from generator.errors import BuildError
 from generator.resources import read, read_calibration
 from generator.runtime.manifest import load
+from generator.verbs.compiling import Bar
 
 CONTRACT = "down_w8gn_a8_bf16_v1"
 ARGUMENTS = ("compile", "--target", "sm_90", "--contract", CONTRACT, "--jobs", "2")
@@ -151,7 +152,7 @@ def test_bad_options_are_told(
 def test_a_bar_says_how_far_and_at_what(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bar = _Bar()
+    bar = Bar()
     bar(Progress(1, 4, ("sm_90: down",)))
     assert capsys.readouterr().err == ""  # no terminal, no bar
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
