@@ -10,13 +10,13 @@ import torch
 
 from generator.runtime.layer import LayerRun
 from generator.runtime.manifest import Manifest
-from generator.runtime.workspace import torch_dtype
 from generator.tune import sampled
 from generator.tune.baselines import Absent, Baseline, external, seed_baseline
 from generator.tune.calls import Prepared, prepare, random_tokens
 from generator.tune.cases import Batch, Setup
 from generator.tune.ceilings import Ceilings
-from generator.tune.rotation import calls_of, copies_allowed, copies_for, memory_of
+from generator.tune.rotated import rotated
+from generator.tune.rotation import calls_of, memory_of
 from generator.tune.rows import Compared, Facts, Row, Times
 from generator.tune.seed_layer import combined
 from generator.tune.stages import designs, finished, launches, stage_subjects
@@ -29,8 +29,8 @@ from generator.tune.timing import (
     eager_samples,
     graph_samples,
 )
-from generator.tune.weights import copies, expert_bytes, random_experts, total_bytes
-from generator.tune.work import floor_us, mean, work_of
+from generator.tune.weights import random_experts
+from generator.tune.work import floor_us, mean
 from generator.verify.compare import differing_bits
 from generator.verify.stages import Checked, check_stages
 
@@ -57,27 +57,13 @@ class Bench:
     def rows(self, setup: Setup) -> Iterator[tuple[Batch, list[Row]]]:
         """Batch by batch; the weights are made once."""
         packed = random_experts(setup.model, setup.layer, self.device, self.seed)
-        element = torch_dtype(setup.layer.dtype).itemsize
-        drawn = {
-            batch: random_tokens(setup.model, setup.layer, batch, self.device, self.seed)
-            for batch in setup.batches
-        }
-        works = {batch: work_of(packed, each.ids, element) for batch, each in drawn.items()}
-        del drawn
-        memory = memory_of(self.device)
-        # A batch may draw no expert of this rank; another call of it does.
-        least = expert_bytes(packed)
-        needed = {
-            batch: copies_for(max(each.weight_bytes, least), memory)
-            for batch, each in works.items()
-        }
-        allowed = copies_allowed(total_bytes(packed), memory)
-        every = copies(packed, min(allowed, max(needed.values())))
+        turned = rotated(packed, setup, memory_of(self.device), self.seed)
+        every = turned.copies
         for batch in setup.batches:
-            wanted = needed[batch]
+            wanted = turned.wanted[batch]
             floor = None
             if self.ceilings is not None:
-                floor = floor_us(works[batch], self.ceilings.read_tb_per_s)
+                floor = floor_us(turned.works[batch], self.ceilings.read_tb_per_s)
             calls = calls_of(min(wanted, len(every)), floor)
             tokens = tuple(
                 random_tokens(setup.model, setup.layer, batch, self.device, self.seed + index)

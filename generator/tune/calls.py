@@ -48,8 +48,8 @@ class Prepared:
     manifest: Manifest
     copies: tuple[PackedExperts, ...]
     tokens: tuple[Tokens, ...]
-    outs: tuple[torch.Tensor, ...]
-    workspace: torch.Tensor
+    outs: tuple[torch.Tensor, ...]  # [T, H], the layer's dtype
+    workspace: torch.Tensor  # bytes
     plan: str | None = None  # None: the one that selection takes
 
     @property

@@ -7,18 +7,19 @@ from dataclasses import dataclass
 
 import torch
 
+from generator.errors import Finding, LaunchError
 from generator.runtime.entry import Entry
 from generator.runtime.manifest import Manifest
-from generator.runtime.workspace import torch_dtype
 from generator.tune.calls import Prepared, prepare, random_tokens
 from generator.tune.cases import Batch, Setup
 from generator.tune.measured import Measurement
-from generator.tune.rotation import Memory, calls_of, copies_allowed, copies_for, memory_of
+from generator.tune.rotated import rotated
+from generator.tune.rotation import calls_of, memory_of
 from generator.tune.stages import finished
 from generator.tune.timing import Timer
 from generator.tune.trials import Trial, contest, in_orders, plausible
-from generator.tune.weights import copies, expert_bytes, random_experts, total_bytes
-from generator.tune.work import floor_us, work_of
+from generator.tune.weights import random_experts
+from generator.tune.work import floor_us
 from generator.verify.stages import Checked
 
 GEMMS = ("up", "down")
@@ -37,24 +38,17 @@ class Tuner:
     seed: int
 
     def measurements(self, setup: Setup) -> Iterator[tuple[Batch, list[Measurement]]]:
-        """Batch by batch; the weights are made once."""
+        """Batch by batch; the weights are made once. Raises LaunchError where a GEMM has no
+        rival.
+        """
         packed = random_experts(setup.model, setup.layer, self.device, self.seed)
-        memory = memory_of(self.device)
-        drawn = {
-            b: random_tokens(setup.model, setup.layer, b, self.device, 0) for b in setup.batches
-        }
-        element = torch_dtype(setup.layer.dtype).itemsize
-        works = {batch: work_of(packed, each.ids, element) for batch, each in drawn.items()}
-        needed = {
-            batch: copies_for(max(each.weight_bytes, expert_bytes(packed)), memory)
-            for batch, each in works.items()
-        }
-        allowed = copies_allowed(total_bytes(packed), Memory(memory.cache, memory.free))
-        every = copies(packed, min(allowed, max(needed.values())))
+        turned = rotated(packed, setup, memory_of(self.device), self.seed)
         for batch in setup.batches:
-            own = every[: needed[batch]]
-            calls = calls_of(len(own), GEMM_SHARE * floor_us(works[batch], READ_TB_PER_S))
-            prepared = prepare(self.manifest, setup.layer, own, (drawn[batch],) * calls)
+            own = turned.copies[: turned.wanted[batch]]
+            floor = floor_us(turned.works[batch], READ_TB_PER_S)
+            calls = calls_of(len(own), GEMM_SHARE * floor)
+            given = random_tokens(setup.model, setup.layer, batch, self.device, self.seed)
+            prepared = prepare(self.manifest, setup.layer, own, (given,) * calls)
             checked = finished(prepared)
             found = [
                 measurement
@@ -70,9 +64,14 @@ class Tuner:
         problem = checked.run.problem.problem(contract, operation)
         accepting = [
             each
-            for each in self.entries[contract]
+            for each in self.entries.get(contract, ())
             if all(condition.holds(problem.sizes()) for condition in each.requires)
         ]
+        if not accepting:
+            sizes = ", ".join(f"{name}={size}" for name, size in problem.sizes().items())
+            what = f"no module that can be timed accepts {sizes}"
+            fix = "leave the layer out by --contract, or build more --rivals"
+            raise LaunchError(Finding(contract, what, fix))
         rivals = plausible(accepting, problem.rows, problem.experts)
         match = contest(prepared, checked, operation, self.timer)
         trials = match.times(first_orders(rivals))
