@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from generator.errors import Finding, LaunchError
 from generator.tune.measured import Measurement
 
 # A design that is slower than the fastest by less is as good: fewer designs are emitted then.
@@ -41,19 +42,22 @@ Key = tuple[str, int, int, int]
 def chosen(measurements: Iterable[Measurement]) -> tuple[Shape, ...]:
     """For each batch the row tile that makes up and down together fastest, for it the designs that
     are as fast as any, and of these as few for all batches as will do.
+
+    Of layers that share a GEMM's contract, shape and rows the first counts. Raises LaunchError
+    where up and down were timed by no common row tile.
     """
     fit: dict[str, dict[tuple[Key, int], list[Measurement]]] = {}
     rivals: dict[tuple[Key, int], int] = {}
     for batch in _batches(measurements):
         tile = _row_tile(batch)
-        for operation, trials in batch.items():
+        for trials in batch.values():
             own = [each for each in trials if each.block_m == tile]
             least = min(each.us for each in own)
             good = [each for each in own if each.us <= least * (1 + TOLERANCE)]
             place = (_key(good[0]), good[0].rows)
-            rivals[place] = len(trials)
-            fit.setdefault(good[0].contract, {}).setdefault(place, good)
-            assert operation
+            if place not in rivals:
+                rivals[place] = len(trials)
+                fit.setdefault(good[0].contract, {})[place] = good
     shapes: dict[Key, list[Bucket]] = {}
     for places in fit.values():
         few = _cover(places)
@@ -69,7 +73,7 @@ def chosen(measurements: Iterable[Measurement]) -> tuple[Shape, ...]:
 
 
 def _batches(measurements: Iterable[Measurement]) -> list[dict[str, list[Measurement]]]:
-    """The trials of each layer and number of rows, by operation; of several routings the mean."""
+    """The trials of each layer and number of rows, by operation."""
 
     def batch(each: Measurement) -> tuple[str, str, int]:
         return (each.model, each.layer, each.rows)
@@ -93,6 +97,10 @@ def _row_tile(batch: Mapping[str, Sequence[Measurement]]) -> int:
         for tile, us in least.items():
             sums.setdefault(tile, []).append(us)
     whole = {tile: sum(each) for tile, each in sums.items() if len(each) == len(batch)}
+    if not whole:
+        one = next(iter(batch.values()))[0]
+        what = f"{one.layer} of {one.model} at {one.rows} rows: no row tile of both up and down"
+        raise LaunchError(Finding("--trials", what, "name another file, and time them anew"))
     return min(whole, key=lambda tile: (whole[tile], tile))
 
 

@@ -19,25 +19,31 @@ class Measurement:
     model: str
     layer: str
     operation: str
-    contract: str
-    n: int
-    k: int
-    experts: int
-    rows: int
+    contract: str  # of the operation
+    n: int  # columns of its output, stored
+    k: int  # length of a row, stored
+    experts: int  # local ones
+    rows: int  # routed: tokens * top_k
     routing: str
     design: str
-    block_m: int
+    block_m: int  # its row tile
     us: float  # median
-    iqr: float
+    iqr: float  # between its quartiles, microseconds
     looks: int  # replays
 
 
 def read(path: Path) -> list[Measurement]:
-    """Raises LaunchError for a line that is none of ours."""
-    if not path.is_file():
+    """None where there is no file yet. Raises LaunchError for a line that is none of ours, and
+    where the file cannot be read.
+    """
+    if not path.exists():
         return []
     found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise LaunchError(Finding(str(path), f"cannot be read: {error}", "name a file")) from error
+    for number, line in enumerate(lines, 1):
         try:
             found.append(Measurement(**json.loads(line)))
         except (TypeError, ValueError) as error:
@@ -47,6 +53,7 @@ def read(path: Path) -> list[Measurement]:
 
 
 def append(path: Path, measurements: Iterable[Measurement]) -> None:
+    """All of a batch in one write, for a batch that is in the file is not timed again."""
+    lines = "".join(json.dumps(asdict(each)) + "\n" for each in measurements)
     with path.open("a", encoding="utf-8") as file:
-        for each in measurements:
-            file.write(json.dumps(asdict(each)) + "\n")
+        file.write(lines)

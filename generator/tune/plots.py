@@ -27,11 +27,15 @@ def require() -> None:
 
 
 def write(report: Report, out: Path) -> list[Path]:
-    """PNG files in a folder: their paths."""
+    """PNG files in a folder: their paths. Raises LaunchError where one cannot be written."""
     written = []
     for name, figure in figures(report):
         path = out / f"{name}.png"
-        figure.savefig(path, dpi=150)
+        try:
+            figure.savefig(path, dpi=150)
+        except OSError as error:
+            what = f"cannot be written: {error.strerror}"
+            raise LaunchError(Finding(str(path), what, "pass another --out")) from error
         written.append(path)
     return written
 

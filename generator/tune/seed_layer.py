@@ -48,8 +48,8 @@ class SeedCall:
     packed: PackedExperts
     rows: torch.Tensor  # [R, H]
     counts: torch.Tensor  # int32 [E]
-    out: torch.Tensor
-    workspace: torch.Tensor
+    out: torch.Tensor  # [R, H]
+    workspace: torch.Tensor  # bytes
 
     def run(self) -> LayerRun:
         return run_rows(

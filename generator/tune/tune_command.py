@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
+
 from generator.errors import Finding, LaunchError
 from generator.files import replace_file
 from generator.runtime.device import here, targets_for
@@ -45,11 +47,9 @@ class Options:
 def tune(options: Options, say: Say, progress: Say) -> int:
     """Time what is not in the trials file yet, then write the tuning file anew of all in it."""
     device = here()
-    if device.type != "cuda":
-        what = "there is no GPU, and the CPU interpreter's times say nothing of one"
-        raise LaunchError(Finding("tune", what, "run it on the device that is to serve"))
+    _refuse(options, gpu=device.type == "cuda")
     manifest = load(options.generated)
-    target = manifest.targets[targets_for(device, manifest)[0]]
+    target = _target(device, manifest)
     known = measured.read(options.trials)
     wanted = setups(
         manifest, models=options.models, contract=options.contract, tokens=options.tokens
@@ -88,6 +88,32 @@ def tune(options: Options, say: Say, progress: Say) -> int:
     designs_taken = len({(s.contract, b.design) for s in shapes for b in s.buckets})
     say(f"{options.out}: {len(shapes)} shapes, {buckets} buckets, {designs_taken} designs")
     return 0
+
+
+def _refuse(options: Options, *, gpu: bool) -> None:
+    """Raises LaunchError with all that cannot be done, before anything is timed."""
+    findings = []
+    if not gpu:
+        what = "there is no GPU, and the CPU interpreter's times say nothing of one"
+        findings.append(Finding("tune", what, "run it on the device that is to serve"))
+    for name, path in (("--trials", options.trials), ("--out", options.out)):
+        if path.is_dir():
+            findings.append(Finding(f"{name} {path}", "is a folder", "name a file"))
+        elif not path.parent.is_dir():
+            what = f"there is no folder {path.parent}"
+            findings.append(Finding(f"{name} {path}", what, "make it, or name another file"))
+    if findings:
+        raise LaunchError(findings)
+
+
+def _target(device: torch.device, manifest: Manifest) -> Target:
+    """The device's own. Raises LaunchError where no target describes it."""
+    target = manifest.targets[targets_for(device, manifest)[0]]
+    if target.compiler is None:
+        what = "no target of its manifest describes this device"
+        fix = "add one to specs/targets/, see CONTRIBUTING.md"
+        raise LaunchError(Finding(f"--generated {manifest.directory}", what, fix))
+    return target
 
 
 def _left(wanted: Sequence[Setup], known: Sequence[Measurement]) -> list[Setup]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 
 from generator.tune.choose import TOLERANCE, Shape
@@ -23,11 +24,12 @@ def _lines(on: Environment, target: str, shapes: Sequence[Shape]) -> Iterator[st
     yield "# its quartiles; fastest: of all designs of the layer's row tile; rivals: designs timed."
     yield f"# As few designs are taken as are within {TOLERANCE:.0%} of the fastest everywhere."
     yield f"schema: {SCHEMA}"
-    yield f"device: {on.device}"
+    yield f"device: {json.dumps(on.device)}"  # a string of JSON is one of YAML, whatever is in it
     yield f"target: {target}"
-    for name, value in (("driver", on.driver), ("triton", on.triton), ("torch", on.torch)):
-        yield f'{name}: "{value}"'
-    yield f'date: "{on.date}"'
+    yield f"driver: {json.dumps(on.driver)}"
+    yield f"triton: {json.dumps(on.triton)}"
+    yield f"torch: {json.dumps(on.torch)}"
+    yield f"date: {json.dumps(on.date)}"
     yield "shapes:"
     for shape in shapes:
         yield f"  - contract: {shape.contract}"

@@ -32,7 +32,9 @@ def unavailable(layer: Layer) -> str | None:
 
 
 def vllm_layer(packed: PackedExperts, global_experts: int) -> Callable[[Tokens], torch.Tensor]:
-    """The layer as a function of tokens, on weights per channel that it shares with ours."""
+    """The layer as a function of tokens, on int8 weights [E, N, K] that it shares with ours; scales
+    are copied. Raises one of REFUSALS.
+    """
     from vllm.model_executor.layers.fused_moe import fused_experts
     from vllm.model_executor.layers.fused_moe.config import int8_w8a8_moe_quant_config
 

@@ -14,7 +14,7 @@ from generator.tune.environment import Environment
 from generator.tune.measured import Measurement, append, read
 from generator.tune.tuning_file import text
 
-ON = Environment("Lab GPU", "1.2", "13.0", "2.11", "3.6.0", "3.12", "2026-01-01", "tune", "DIR")
+ON = Environment("Lab GPU: #1", "1.2", "13.0", "2.11", "3.6.0", "3.12", "2026-01-01", "tune", "DIR")
 
 
 def timed(
@@ -65,6 +65,24 @@ def test_a_row_tile_that_one_of_them_lacks_is_not_taken() -> None:
     assert set(designs(given).values()) == {"u16", "d16"}
 
 
+def test_without_a_common_row_tile_the_file_is_refused() -> None:
+    given = [timed("u16", 10.0, operation="up"), timed("d64", 5.0, block_m=64)]
+    with pytest.raises(LaunchError) as error:
+        chosen(given)
+    assert str(error.value) == (
+        "[launch] --trials: layer of lab at 8 rows: no row tile of both up and down;"
+        " name another file, and time them anew"
+    )
+
+
+def test_of_layers_that_share_a_gemm_the_first_counts() -> None:
+    first = [timed("a", 10.0), timed("b", 5.0)]
+    second = replace(timed("a", 1.0), layer="layer_of_another")
+    [shape] = chosen([second, *first])
+    [bucket] = shape.buckets
+    assert (bucket.design, bucket.us, bucket.rivals) == ("b", 5.0, 2)
+
+
 def test_one_design_serves_all_rows_where_it_is_nearly_as_fast() -> None:
     given = [
         *(timed("a", 10.0, rows=8), timed("b", 10.1, rows=8)),
@@ -94,7 +112,7 @@ def test_the_file_is_read_by_the_loader(tmp_path: Path) -> None:
     given = chosen([timed("m16n64k128_w4s2", 5.0), timed("m16n64k128_w4s3", 7.0, rows=64)])
     (tmp_path / "tuning" / "lab.yaml").write_text(text(ON, "sm_90", given), encoding="utf-8")
     [tuning] = load(tmp_path).tunings
-    assert (tuning.device, tuning.target, tuning.triton) == ("Lab GPU", "sm_90", "3.6.0")
+    assert (tuning.device, tuning.target, tuning.triton) == ("Lab GPU: #1", "sm_90", "3.6.0")
     [shape] = tuning.shapes
     assert [(b.rows, b.design, b.us) for b in shape.buckets] == [
         (8, "m16n64k128_w4s2", 5.0),
@@ -109,6 +127,13 @@ def test_measurements_survive_a_file(tmp_path: Path) -> None:
     append(path, [first])
     append(path, [second])
     assert read(path) == [first, second]
+
+
+def test_a_file_that_is_no_text_is_told(tmp_path: Path) -> None:
+    (tmp_path / "trials.jsonl").write_bytes(b"\xff")
+    for path in (tmp_path / "trials.jsonl", tmp_path):
+        with pytest.raises(LaunchError, match="cannot be read"):
+            read(path)
 
 
 def test_a_damaged_line_is_told(tmp_path: Path) -> None:

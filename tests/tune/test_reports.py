@@ -139,3 +139,9 @@ def test_missing_matplotlib_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) 
         "[launch] --out: the plots need matplotlib, which is not installed;"
         " pip install 'groupwise[bench]', or pass --no-plots"
     )
+
+
+def test_figures_that_cannot_be_written_are_told(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    with pytest.raises(LaunchError, match=r"cannot be written: No such file .*; pass another"):
+        plots.write(REPORT, tmp_path / "missing")
