@@ -23,7 +23,7 @@ from generator.lower.measured import Measured
 from generator.lower.plan import Plan, lower
 from generator.lower.shapes import Users, users
 from generator.lower.tuned import tuned
-from generator.spec.model import Model, Spec, SpecSet, Target
+from generator.spec.model import Model, Spec, SpecSet, Target, Tuning
 
 # Where a user finds the names that can be asked for.
 LISTED = "`python -m generator list --all` names all but layers of two group sizes"
@@ -60,6 +60,7 @@ class Program:
     models: tuple[Model, ...]
     specs: tuple[Spec, ...]
     measured: Measured
+    tunings: tuple[Tuning, ...]
 
 
 def program(loaded: SpecSet, selection: Selection) -> Program:
@@ -141,6 +142,7 @@ def _program(loaded: SpecSet, selection: Selection) -> Program:
         loaded.models,
         specs,
         measured,
+        loaded.tunings,
     )
 
 

@@ -15,7 +15,7 @@ from generator.lower.judge import Question, in_orders, judged, recorded
 from generator.lower.measured import Measured, alike
 from generator.lower.shapes import ShapeSource
 from generator.lower.variant import Design, Variant
-from generator.spec.model import Target, TunedShape, Tuning
+from generator.spec.model import Target, Tuning
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,9 +103,3 @@ def _named(asked: Question, names: tuple[str, ...]) -> Mapping[str, Variant]:
     near = (v for v in judged(asked).legal if any(n.startswith(v.design.stem) for n in names))
     found = {each.design.name: each for each in in_orders(near)}
     return {name: found[name] for name in names if name in found}
-
-
-def unreachable(tuning: Tuning, contracts: Sequence[GemmContract]) -> list[TunedShape]:
-    """Shapes of contracts that are not built, nor anything of their geometry."""
-    known = {name for contract in contracts for name in alike(contract)}
-    return [shape for shape in tuning.shapes if shape.contract not in known]

@@ -33,13 +33,19 @@ def chosen_program(options: argparse.Namespace, *, portable: bool = False) -> Pr
     return program(loaded, selection)
 
 
-def chosen_outputs(options: argparse.Namespace) -> tuple[Path, dict[str, str]]:
+def is_part(options: argparse.Namespace) -> bool:
+    """Whether something other than the default build is asked for."""
+    named = options.spec or options.contract or options.target or options.all
+    most = (getattr(options, each, None) for each in ("candidates", "rivals"))
+    return bool(named) or any(each is not None for each in most)
+
+
+def chosen_outputs(options: argparse.Namespace) -> tuple[Path, dict[str, str], Program]:
+    """The folder, the files that belong there by their paths in it, and what they are built of."""
     from generator.emit.outputs import outputs
 
     most = getattr(options, "candidates", None)
-    part = options.spec or options.contract or options.target or options.all or most is not None
-    part = part or getattr(options, "rivals", None) is not None
-    if part and not options.out:
+    if is_part(options) and not options.out:
         what = (
             "is needed where --spec, --contract, --target, --all, --candidates or --rivals choose"
             " modules"
@@ -53,7 +59,7 @@ def chosen_outputs(options: argparse.Namespace) -> tuple[Path, dict[str, str]]:
         from generator.lower.candidates import with_candidates
 
         built = with_candidates(built, most)
-    return out, outputs(built, folder("templates"))
+    return out, outputs(built, folder("templates")), built
 
 
 def repeated(options: argparse.Namespace) -> str:

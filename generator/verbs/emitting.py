@@ -8,7 +8,8 @@ import sys
 from typing import TYPE_CHECKING
 
 from generator.data import folder
-from generator.verbs.chosen import chosen_outputs, chosen_program, repeated
+from generator.errors import BuildError
+from generator.verbs.chosen import chosen_outputs, chosen_program, is_part, repeated
 from generator.version import VERSION
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 def build(options: argparse.Namespace) -> int:
     from generator.emit.sync import write
 
-    out, files = chosen_outputs(options)
+    out, files, _ = chosen_outputs(options)
     difference = write(out, files)
     print(f"{_modules(files)} modules in {out}; {_counted(difference)}")
     return 0
@@ -26,11 +27,17 @@ def build(options: argparse.Namespace) -> int:
 
 def check(options: argparse.Namespace) -> int:
     from generator.emit.sync import compare, diff
+    from generator.lower.coverage import uncovered, unreached
 
-    out, files = chosen_outputs(options)
+    out, files, built = chosen_outputs(options)
+    whole = not is_part(options)
+    if whole and (findings := unreached(built)):
+        raise BuildError(findings)
     difference = compare(out, files)
     if not difference:
         print(f"{out} is fresh: {_modules(files)} modules")
+        for each in uncovered(built) if whole else ():
+            print(each)
         return 0
     print(diff(out, files, difference))
     print(f"{out} is stale; run `python -m generator build{repeated(options)}`", file=sys.stderr)
