@@ -188,6 +188,7 @@ def shapes(name: str, manifest: Manifest) -> list[Shape]:
 def apart(checked: Checked) -> Checked:
     """The same call with every intermediate in an allocation of its own, as long as it is."""
     run = replace(checked.run)
+    # Where the cached property would put them: a frozen dataclass takes no assignment.
     vars(run)["buffers"] = {name: each.clone() for name, each in run.buffers.items()}
     return replace(checked, run=run)
 

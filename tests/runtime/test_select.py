@@ -38,6 +38,20 @@ def test_the_row_tile_follows_the_rows_per_expert(
     assert (choice.entry.target, choice.entry.block_m) == ("sm_90", block_m)
 
 
+@pytest.mark.parametrize("changes", [{"hidden": 8256}, {"experts": 257}])
+@pytest.mark.parametrize("targets", [H200, ("portable",)])
+def test_few_rows_that_dispatch_does_not_reach_are_routed_apart(
+    shipped: Manifest, targets: tuple[str, ...], changes: dict[str, int]
+) -> None:
+    asked = layer_problem(50, targets)
+    assert select_layer(asked, shipped).plan.name == "dispatched"
+    chosen = select_layer(replace(asked, **changes), shipped)
+    assert chosen.plan.name == "separate"
+    assert {"count", "route", "quantize"} <= set(chosen.stages)
+    with pytest.raises(NoVariantError, match=r"exceeds (8192|256)"):
+        select_layer(replace(asked, **changes, plan="dispatched"), shipped)
+
+
 def test_a_choice_says_why(shipped: Manifest) -> None:
     choice = select(problem(401), shipped)
     assert choice.why.startswith("rank 1 of ")
