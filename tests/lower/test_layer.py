@@ -362,8 +362,8 @@ def sizes(contract: Contract, model: Model, rows_per_expert: int) -> dict[str, i
 def test_every_model_is_served_in_every_band_by_the_first_plan_that_takes_its_length(
     everywhere: Program,
 ) -> None:
-    """Up and down by modules of one row tile, the band's own where both have it; all else by the
-    portable ones.
+    """Up and down by modules of one row tile: that which was timed at the nearest rows, or the
+    band's own where both have it; all else by the portable ones.
     """
     by_name = {(plan.contract.name, plan.target.name): plan for plan in everywhere.plans}
     for entry in everywhere.layers:
@@ -374,7 +374,7 @@ def test_every_model_is_served_in_every_band_by_the_first_plan_that_takes_its_le
                     call = sizes(down, model, ranked.band.low)
                     fits = [c for c in ranked.choices if all(r.holds(call) for r in c.requires)]
                     choice = fits[0]
-                    tiles = []
+                    tiles, timed = [], []
                     for contract in stages(entry, choice):
                         own = contract.operation in TARGETS[target].operations
                         plan = by_name[contract.name, target if own else "portable"]
@@ -385,10 +385,24 @@ def test_every_model_is_served_in_every_band_by_the_first_plan_that_takes_its_le
                         assert accepting, (contract.name, target, model.name)
                         if contract.operation in ("up", "down"):
                             tiles.append({v.design.block_m for v in accepting})
+                            timed.append(timed_tile(plan, accepting, asked))
                     up, down = tiles
                     assert up & down, (entry.contract.name, target, model.name)
-                    if ranked.band.block_m in up:
+                    if None not in timed:
+                        assert timed[0] == timed[1], (entry.contract.name, target, model.name)
+                    if ranked.band.block_m in up and timed == [None, None]:
                         assert ranked.band.block_m in down, (entry.contract.name, target)
+
+
+def timed_tile(plan: Plan, accepting: list[Variant], asked: dict[str, int]) -> int | None:
+    """The row tile that was timed at the nearest rows of a call's shape; it takes the call."""
+    shape = (asked["N"], asked["K"], asked["experts"])
+    for table in plan.tuned:
+        if (table.n, table.k, table.experts) == shape:
+            design = table.nearest(asked["rows"]).design
+            [tile] = [v.design.block_m for v in accepting if v.design.name == design]
+            return tile
+    return None
 
 
 def test_bands_of_a_layer_are_those_of_its_up_kernel(everywhere: Program) -> None:

@@ -51,8 +51,7 @@ def test_what_spills_in_one_contract_is_told_of_all_of_its_geometry() -> None:
 
 
 def test_no_design_is_kept_that_spills_in_a_contract_of_its_geometry(built: Program) -> None:
-    """Of all contracts where the spaces are small, of the models' on every target."""
-    every = program(SHIPPED, Selection(everything=True, targets=("portable", "sm_80")))
+    every = program(SHIPPED, Selection(everything=True))
     kept = {variant for each in (every, built) for plan in each.plans for variant in plan.kept}
     assert len(kept) > 1000
     assert [each.symbol for each in kept if every.measured.spills(each)] == []

@@ -56,9 +56,7 @@ from generator.data import folder
 from generator.lower.program import Selection, program
 from generator.spec.load import load
 
-name = "layer_w8g128_a8_swiglu_bf16_v1"
-selection = Selection(contracts=(name,), targets=("portable", "sm_90"))
-built = program(load(folder("specs")), selection)
+built = program(load(folder("specs")), Selection(targets=("portable", "sm_90")))
 for plan in built.plans:
     print(*(variant.symbol for variant in plan.kept), plan.bands, plan.rejected_by())
 for layer in built.layers:
