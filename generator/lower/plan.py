@@ -86,6 +86,7 @@ def lower(
     if not left:
         raise BuildError(no_legal(contract, target, rejections))
     tables: tuple[Tuned, ...] = UNTUNED
+    others: tuple[Rejection, ...] = ()
     if not isinstance(contract, GemmContract):
         legal = [each for each in found.legal if each.design not in banned]
         row_wise = reaching(legal, sources, dispatched="dispatched" in spec.layer.plans)
@@ -99,9 +100,12 @@ def lower(
         ranked = (RankedBand(ANY, chosen),)
     else:
         own = [table for table in tunings if table.is_of(sources)]
-        tables, timed = legal_tables(asked, own, measured)
+        timed = legal_tables(asked, own, measured)
+        tables = timed.tables
         whole = all(any(table.fits(each) for table in tables) for each in sources)
-        chosen, ranked = kept(asked, tuple(sources), banned, timed, whole)
+        chosen, ranked = kept(asked, tuple(sources), banned, timed.designs, whole)
+        # In orders of programs that the space does not list.
+        others = tuple(each for each in timed.spilt if each.design not in banned)
     if not chosen:
         shapes = ", ".join(f"N={each.n} K={each.k}" for each in sources)
         what = f"no legal design accepts any of the shapes it is ranked for: {shapes}"
@@ -109,4 +113,6 @@ def lower(
             Finding(f"{contract.name} on {target.name}", what, "add smaller tiles to the spec")
         )
     variants = tuple(Variant(contract, design, target, spec.limits) for design in chosen)
-    return Plan(contract, target, found.enumerated, left, variants, ranked, rejections, tables)
+    enumerated = found.enumerated + len(others)
+    rejections += others
+    return Plan(contract, target, enumerated, left, variants, ranked, rejections, tables)

@@ -13,6 +13,7 @@ from functools import cache
 from generator.lower.contract import Contract, GemmContract
 from generator.lower.judge import Question, in_orders, judged, recorded
 from generator.lower.measured import Measured, alike
+from generator.lower.prune import Rejection
 from generator.lower.shapes import ShapeSource
 from generator.lower.variant import Design, Variant
 from generator.spec.model import Target, Tuning
@@ -78,21 +79,29 @@ def tuned(contract: Contract, target: Target, tunings: Sequence[Tuning]) -> tupl
     )
 
 
-def legal_tables(
-    asked: Question, tables: Sequence[Tuned], measured: Measured
-) -> tuple[tuple[Tuned, ...], tuple[Design, ...]]:
+@dataclass(frozen=True, slots=True)
+class Legal:
     """The tables without designs that a rule has come to reject since, whose rows go to the nearest
-    others, and the designs that are left.
+    others; the designs that are left, and what the record holds against others.
     """
+
+    tables: tuple[Tuned, ...]
+    designs: tuple[Design, ...]
+    spilt: tuple[Rejection, ...]
+
+
+def legal_tables(asked: Question, tables: Sequence[Tuned], measured: Measured) -> Legal:
+    """What may be kept of what was timed, each design judged in its own order of programs."""
     wanted = dict.fromkeys(bucket.design for table in tables for bucket in table.buckets)
     known = _named(asked, tuple(wanted))
-    spilt = {each.design for each in recorded(known.values(), asked, measured)}
-    left = {name: v.design for name, v in known.items() if v.design not in spilt}
+    spilt = recorded(known.values(), asked, measured)
+    against = {each.design for each in spilt}
+    left = {name: v.design for name, v in known.items() if v.design not in against}
     kept = (
         replace(table, buckets=tuple(b for b in table.buckets if b.design in left))
         for table in tables
     )
-    return tuple(table for table in kept if table.buckets), tuple(left.values())
+    return Legal(tuple(table for table in kept if table.buckets), tuple(left.values()), spilt)
 
 
 @cache
