@@ -19,10 +19,8 @@ def test_generated_modules_are_fresh(capsys: pytest.CaptureFixture[str]) -> None
     code = main(["check", "--specs", str(ROOT / "specs")])
     said = capsys.readouterr()
     assert code == 0, said.out + said.err
-    first, *rest = said.out.splitlines()
-    assert first.startswith(f"{ROOT / 'generated'} is fresh: ")
-    # What no tuning file covers is told, and no reason to fail.
-    assert rest and all(line.startswith("not timed on sm_90: seed-small, ") for line in rest)
+    [line] = said.out.splitlines()  # more would tell what no tuning file covers
+    assert line.startswith(f"{ROOT / 'generated'} is fresh: ")
 
 
 def test_tuning_that_no_call_reaches_is_an_error(

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from generator.emit.constants import Constant
 from generator.emit.header import header
+from generator.emit.specialized import specialized
 from generator.emit.walk import Length, Names, lengths, plane_k, walk_text
 from generator.emit.walk_text import WalkText
 from generator.formats import FORMATS
@@ -35,15 +37,6 @@ SLOTS_PER_STEP = 32
 CHOICES = 4  # rows in flight: one at a time waits for each
 
 
-@dataclass(frozen=True, slots=True)
-class Constant:
-    """A named number of the module."""
-
-    name: str
-    value: object
-    why: str
-
-
 def context(variant: Variant) -> Context:
     """The names of the frame `kernel.py.jinja` and of the operation's body."""
     design = variant.design
@@ -57,6 +50,8 @@ def context(variant: Variant) -> Context:
         "unaligned": "",
     }
     match variant.contract:
+        case GemmContract() if design.specialized:
+            return shared | specialized(variant, variant.contract)
         case GemmContract():
             return shared | _gemm(variant, variant.contract)
         case QuantizeContract():
@@ -78,6 +73,8 @@ def template(variant: Variant) -> str:
             return f"route_{source}.py.jinja"
         case QuantizeContract():
             return "quantize.py.jinja"
+        case GemmContract() if variant.design.specialized:
+            return "gluon/kernel.py.jinja"
         case _:
             return f"{variant.contract.operation}.py.jinja"
 

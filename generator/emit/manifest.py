@@ -16,7 +16,7 @@ from generator.spec.canonical import digest
 from generator.spec.model import Model, Target
 
 CUDA_WARP = 32  # threads, on every device that Triton's CUDA back end compiles for
-SCHEMA = 5  # raised when a reader of the old shape would go wrong
+SCHEMA = 6  # raised when a reader of the old shape would go wrong
 
 
 def manifest(program: Program, templates: Path) -> str:
@@ -110,6 +110,8 @@ def _entry(variant: Variant) -> dict[str, object]:
         "operands": design.operands,
         "gates": design.gates,
         "order": design.order,
+        "roles": design.roles,
+        "programs": variant.target.cost.processors if design.specialized else None,
         "requires": [each.data() for each in variant.requires],
         "counts": [
             {"argument": each.argument, "of": each.of, "unit": each.unit} for each in variant.counts

@@ -30,9 +30,21 @@ PROMOTIONS_PER_US = 69_000
 # of a program does it again, and zeros of absent rows take the slow path of the division.
 REQUANTIZE_INSTRUCTIONS = 1000.0
 
+# Nibbles on their way into wgmma's registers take a stage of their own: two stages against three of
+# the same tile, 64 rows an expert of Mixtral-8x7B (one H100, 2026-11-26).
+NIBBLES_IN_TWO_STAGES = 1.3
+# Warps past those that a dot's weight rows occupy take the same nibbles apart again: gate and up
+# apart against joined, in the same tile (likewise).
+WARP_ROWS = 16
+NIBBLES_TWICE = 1.4
+
 # Estimates, not measurements: they only have to order designs.
 INSTRUCTIONS_PER_US = 217_000  # of one processor: 128 lanes at 1.7 GHz
 UNPACK_INSTRUCTIONS = {"none": 0.0, "value": 4.0, "shift": 3.0, "ptx": 0.5}  # a weight
+# A weight that goes through shared memory on its way from nibbles to the dot, where the matrix
+# instruction reads its second operand there: 22 to 26 of the figure above explain 64 rows an expert
+# of Mixtral-8x7B and Qwen3-30B-A3B (one H100, 2026-11-26), where weights that come first take 0.5.
+THROUGH_SHARED_INSTRUCTIONS = 24.0
 TO_FP16_INSTRUCTIONS = 2.0  # an operand of an fp16 dot
 SMOOTH_BYTES = 4  # of an element: a row's neighbours are other processors' rows
 # Of row-wise kernels, a warp's: rows of 768 to 16384 elements in 1 to 8 warps, 8 to 32768 of them,
@@ -112,9 +124,15 @@ def gemm_cost(variant: Variant, shape: Shape) -> Cost:
     # One group's promotion waits for its dots: it cannot hide behind the next group's loads.
     promotions = design.block_m * columns_per_program * (groups if gemm.group_k else 0)
     promotion_us = share * promotions / PROMOTIONS_PER_US
+    if design.specialized:  # one sum is scaled while another is made
+        promotion_us, math_us = 0.0, max(math_us, promotion_us)
     busy_us = max(memory_us, cache_us, math_us + convert_us, chain_us)
     if design.stages == 1:  # nothing is loaded while something is multiplied
         busy_us += min(chain_us, math_us + convert_us)
+    if variant.planes and variant.reads_shared and design.swapped:
+        busy_us *= NIBBLES_IN_TWO_STAGES if design.stages == 2 else 1.0
+        repeated = variant.weight_rows < WARP_ROWS * design.warps
+        busy_us *= NIBBLES_TWICE if repeated else 1.0
     return Cost(
         programs=programs,
         waves=waves,
@@ -135,6 +153,8 @@ def _conversions(variant: Variant, k: int) -> float:
     assert gemm and design.block_m and design.block_n and design.unpack
     weights = gemm.weight_tiles * design.block_n * k
     instructions = weights * UNPACK_INSTRUCTIONS[design.unpack]
+    if variant.planes and not variant.unpacks_to_registers:
+        instructions += weights * THROUGH_SHARED_INSTRUCTIONS
     if gemm.requantizes:
         instructions += design.block_m * k * REQUANTIZE_INSTRUCTIONS
     if design.dot == "fp16_exact":

@@ -15,8 +15,8 @@ from generator.lower.measured import Compiled
 
 @dataclass(frozen=True, slots=True)
 class SpaceFacts:
-    """The axes of an operation's designs, and the size of their product. Targets list axes of their
-    own, so it holds for some of them.
+    """The axes of an operation's designs, and how many there are: their product, and those whose
+    warps have roles. Targets list axes of their own, so it holds for some of them.
     """
 
     operation: str

@@ -75,6 +75,7 @@ def _without_offsets(design: Design) -> object:
     return (
         *(design.block_m, design.block_n, design.block_k, design.warps, design.stages, design.dot),
         *(design.unpack, design.tail, design.operands, design.gates, design.row),
+        design.roles,
     )
 
 
@@ -90,7 +91,7 @@ def _sound(listed: Frozen, target: Target) -> tuple[tuple[Design, ...], tuple[Re
     for design in designs(listed, target):
         key = (
             *(design.dot, design.unpack, design.block_m, design.operands, design.gates),
-            *((design.row, design.block_k) if design.row else ()),
+            *(design.roles, *((design.row, design.block_k) if design.row else ())),
         )
         if key not in known:
             known[key] = reject_design(design, within)

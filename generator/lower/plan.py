@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from generator.errors import BuildError, Finding
 from generator.lower.bands import ANY, Band
 from generator.lower.contract import Contract, GemmContract
+from generator.lower.enumerate import in_usual_order
 from generator.lower.judge import Question, judged, no_legal, recorded, spilling
 from generator.lower.keep import kept
 from generator.lower.measured import UNMEASURED, Measured
@@ -19,7 +20,7 @@ from generator.lower.reaches import reaching
 from generator.lower.rivals import rivals as every_rival
 from generator.lower.shapes import ShapeSource
 from generator.lower.tuned import UNTUNED, Tuned, legal_tables
-from generator.lower.variant import Variant
+from generator.lower.variant import Design, Variant
 from generator.spec.model import Spec, Target
 
 
@@ -104,6 +105,7 @@ def lower(
         tables = timed.tables
         whole = all(any(table.fits(each) for table in tables) for each in sources)
         chosen, ranked = kept(asked, tuple(sources), banned, timed.designs, whole)
+        chosen, ranked = _in_usual_orders(asked, chosen, ranked, timed.designs, measured)
         # In orders of programs that the space does not list.
         others = tuple(each for each in timed.spilt if each.design not in banned)
     if not chosen:
@@ -116,3 +118,25 @@ def lower(
     enumerated = found.enumerated + len(others)
     rejections += others
     return Plan(contract, target, enumerated, left, variants, ranked, rejections, tables)
+
+
+def _in_usual_orders(
+    asked: Question,
+    chosen: tuple[Design, ...],
+    ranked: tuple[RankedBand, ...],
+    timed: Sequence[Design],
+    measured: Measured,
+) -> tuple[tuple[Design, ...], tuple[RankedBand, ...]]:
+    """The designs that were not timed in the usual order of programs, unless the record speaks
+    against them in it.
+    """
+    usual = {d: in_usual_order(d, asked.target) for d in chosen if d not in timed}
+    against = {
+        each.design for each in recorded(map(asked.variant, usual.values()), asked, measured)
+    }
+    taken = {d: usual[d] if d in usual and usual[d] not in against else d for d in chosen}
+
+    def ordered(designs: Sequence[Design]) -> tuple[Design, ...]:
+        return tuple(dict.fromkeys(taken[each] for each in designs))
+
+    return ordered(chosen), tuple(RankedBand(each.band, ordered(each.designs)) for each in ranked)

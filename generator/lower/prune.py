@@ -12,6 +12,7 @@ from typing import Any
 
 from generator.lower.measured import UNMEASURED, Measured
 from generator.lower.variant import INT32, Design, Variant
+from generator.lower.warps import LINE
 from generator.packing import K_UNIT, block_length
 from generator.spec.model import Target
 
@@ -138,6 +139,23 @@ def _block_k_exceeds_group(variant: Variant) -> str | None:
     if block_k <= longest:
         return None
     return f"block_k {block_k} > {what}; at most {1 << (longest.bit_length() - 1)} fits"
+
+
+def _specialized_walk(variant: Variant) -> str | None:
+    gemm = variant.gemm
+    if gemm is None or not variant.design.specialized:
+        return None
+    if gemm.requantizes:
+        return "rows come by TMA, and are not quantized on their way; use warps that are alike"
+    whole = gemm.group_k is None or gemm.group_k % LINE == 0
+    if variant.planes:
+        whole = gemm.group_k == LINE
+    if whole:
+        return None
+    return (
+        f"stages of {LINE} bytes of a row do not make up groups of {gemm.group_k or 'all'} K;"
+        " use warps that are alike"
+    )
 
 
 def _dot_minimum(variant: Variant) -> str | None:
@@ -280,6 +298,7 @@ RULES = (
     Rule("outer_products", "an outer product has no first operand", of_design=_outer_products),
     Rule("short_steps", "longer steps leave room for fewer programs", of_design=_short_steps),
     Rule("joined_gates", "sums of gate and up are parted by rows", of_design=_joined_gates),
+    Rule("specialized_walk", "a stage is what one copy by TMA brings", _specialized_walk),
     Rule("dot_minimum", "matrix instructions have a least K", _dot_minimum),
     Rule(
         "block_k_exceeds_group",

@@ -44,7 +44,8 @@ def covering(variants: list[Variant], sources: Sequence[ShapeSource], band: Band
 
 def simple(design: Design) -> int:
     """Designs with a tail or wide offsets come after all that have none."""
-    return (design.tail == "any") + (design.offsets == "int64")
+    wide = design.offsets == "int64" and not design.specialized  # theirs cost nothing
+    return (design.tail == "any") + wide
 
 
 def accepts(variant: Variant, source: ShapeSource) -> bool:
@@ -54,7 +55,8 @@ def accepts(variant: Variant, source: ShapeSource) -> bool:
 def in_order(
     variants: Sequence[Variant], sources: Sequence[ShapeSource], band: Band
 ) -> list[Variant]:
-    """The band's own row tile first, then by shapes refused, then by mean cost; ties by name.
+    """The band's own row tile first, then the nearest taller one, then the nearest shorter; by
+    shapes refused, then by mean cost; ties by name.
 
     The cost of a shape is relative to the best variant for it, so that no shape outweighs another.
     """
@@ -69,10 +71,10 @@ def in_order(
                 costs[index].append(each / least)
     samples = len(sources) * len(band.samples)
 
-    def key(index: int) -> tuple[bool, int, float, str]:
+    def key(index: int) -> tuple[bool, int, int, float, str]:
         own, design = costs[index], variants[index].design
         mean = round(sum(own) / len(own), 6) if own else 0.0
-        foreign = band.block_m is not None and design.block_m != band.block_m
-        return (foreign, samples - len(own), mean, design.name)
+        away = (design.block_m or 0) - (band.block_m or 0) if band.block_m else 0
+        return (away < 0, abs(away), samples - len(own), mean, design.name)
 
     return [variants[index] for index in sorted(range(len(variants)), key=key)]

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from generator.lower.contract import GemmContract
+from generator.lower.warps import THREAD_REGISTERS, held_registers, operand_registers
 
 if TYPE_CHECKING:
     from generator.lower.variant import Variant
@@ -23,6 +24,10 @@ REGISTER_BYTES = 4
 # leaves so many registers.
 CALL_REGISTERS = 168
 
+
+# Where warps have roles: what compiles without spilling beside 192 sums, and beside 160 and 32 of
+# nibbles (Triton 3.6 and 3.9).
+SPECIALIZED_RESERVE = 48
 
 # Registers beside sums and operands: addresses, scales, the epilogue, nibbles taken apart. By the
 # family of matrix instructions; by what the kernel does beside its sums: `plain` scales and stores
@@ -78,6 +83,13 @@ def registers(variant: Variant) -> Registers:
     """Of one thread of a GEMM."""
     gemm, design, target = variant.gemm, variant.design, variant.target
     assert gemm is not None and design.block_m is not None and design.block_n is not None
+    if design.specialized:
+        return Registers(
+            held=held_registers(variant),
+            operands=operand_registers(variant),
+            reserve=SPECIALIZED_RESERVE,
+            limit=THREAD_REGISTERS,
+        )
     limit = min(target.registers, target.cost.register_file // variant.threads)
     if gemm.requantizes:
         limit = min(limit, CALL_REGISTERS)

@@ -108,7 +108,9 @@ def _problem(sizes: Mapping[str, int]) -> Iterator[str]:
 def _space(each: SpaceFacts) -> Iterator[str]:
     counts = [len(values) for values in each.axes.values()]
     product = " * ".join(map(str, counts))
-    yield f"{each.operation} on {_joined(each.targets)}: {prod(counts)} designs = {product}"
+    if others := each.designs - prod(counts):
+        product += f" + {others} whose warps have roles"
+    yield f"{each.operation} on {_joined(each.targets)}: {each.designs} designs = {product}"
     yield from (_row(axis, _joined(values)) for axis, values in each.axes.items())
 
 

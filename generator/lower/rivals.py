@@ -19,7 +19,7 @@ def rivals(
     legal: Sequence[Variant], sources: Sequence[ShapeSource], most: int
 ) -> tuple[Design, ...]:
     """For each band and shape the `most` cheapest tiles, warps and stages, each with every order
-    of operands and programs, and the cheapest of its other traits.
+    of operands and programs and each role of warps, and the cheapest of its other traits.
     """
     kept: dict[Design, None] = {}
     for band in bands({v.design.block_m for v in legal if v.design.block_m}):
@@ -33,7 +33,7 @@ def rivals(
             for design in cheapest:
                 tile = (design.block_m, design.block_n, design.block_k, design.warps, design.stages)
                 if tile in tiles or len(tiles) < most:
-                    schedule = (design.operands, design.gates)
+                    schedule = (design.operands, design.gates, design.roles)
                     tiles.setdefault(tile, {}).setdefault(schedule, design)
             for chosen in tiles.values():
                 kept.update(dict.fromkeys(chosen.values()))

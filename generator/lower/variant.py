@@ -15,6 +15,7 @@ from generator.lower.contract import Contract, GemmContract
 from generator.lower.exactness import Proof, prove
 from generator.lower.registers import Registers, registers
 from generator.lower.walk import Tail, Walk, planes_walk, rows_walk, tail
+from generator.lower.warps import LOADING, ring_bytes
 from generator.packing import K_UNIT
 from generator.spec.model import Limits, Target
 
@@ -45,11 +46,12 @@ class Design:
     order: str | None = None
     row: str | None = None
     gates: str | None = None
+    roles: str | None = None
 
     @property
     def name(self) -> str:
         """Tile, warps and stages, then what departs from the usual: int8 dots, no tail, int32, rows
-        before weights, row tiles one after the other.
+        before weights, row tiles one after the other, warps that are alike.
         """
         return self.stem if self.order in (None, "tiles") else f"{self.stem}_{self.order}"
 
@@ -62,12 +64,24 @@ class Design:
             {"fp16_exact": "fp16", "rank1": "rank1"}.get(self.dot or "", ""),
             self.unpack if self.unpack not in (None, "none") else "",
             "tail" if self.tail == "any" else "",
-            "wide" if self.offsets == "int64" else "",
-            "swap" if self.swapped else "",
-            "joined" if self.gates == "joined" else "",
+            *(("specialized",) if self.specialized else self._schedule),
             "whole" if self.row == "whole" else "",
         )
         return "_".join([tile, f"w{self.warps}s{self.stages}", *(each for each in traits if each)])
+
+    @property
+    def _schedule(self) -> tuple[str, ...]:
+        """What designs whose warps have roles have in common."""
+        return (
+            "wide" if self.offsets == "int64" else "",
+            "swap" if self.swapped else "",
+            "joined" if self.gates == "joined" else "",
+        )
+
+    @property
+    def specialized(self) -> bool:
+        """Whether warps have roles of their own: see `warps.py`."""
+        return self.roles == "specialized"
 
     @property
     def swapped(self) -> bool:
@@ -110,8 +124,9 @@ class Variant:
 
     @property
     def threads(self) -> int:
-        """Threads of one program."""
-        return self.design.warps * self.target.warp_size
+        """Threads of one program, those of loading warps included."""
+        loading = LOADING if self.design.specialized else 0
+        return (self.design.warps + loading) * self.target.warp_size
 
     @cached_property
     def gemm(self) -> GemmContract | None:
@@ -250,6 +265,8 @@ class Variant:
         if gemm is None or design.dot == "rank1":
             return 0
         assert design.block_m is not None and design.block_n is not None
+        if design.specialized:
+            return ring_bytes(self) + BARRIERS
         needed = self._loop_bytes(self.walk)
         if self.tail is not None and not self.planes:
             needed += self._k_bytes * self._copies * self.tail.tile
@@ -278,7 +295,8 @@ class Variant:
         if gemm is None:
             return 0
         assert design.block_m is not None and design.block_n is not None
-        return gemm.weight_tiles * design.block_m * design.block_n // self.threads
+        threads = design.warps * self.target.warp_size
+        return gemm.weight_tiles * design.block_m * design.block_n // threads
 
     @cached_property
     def registers(self) -> Registers | None:
@@ -359,7 +377,10 @@ class Variant:
         columns = Count("n_tiles", "N", design.block_n)
         if self.tail:
             return (columns, Count("k_units", "K", K_UNIT))
-        return (columns, Count(self.turns, "K", self.walk.unit_k))
+        turns = Count(self.turns, "K", self.walk.unit_k)
+        if design.specialized:  # copies by TMA are told the whole of either operand
+            return (Count("rows", "rows", 1), Count("experts", "experts", 1), columns, turns)
+        return (columns, turns)
 
     @property
     def turns(self) -> str:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from operator import itemgetter
 from typing import Any
 
@@ -20,6 +21,7 @@ from triton.compiler import CompiledKernel
 from triton.runtime import driver
 
 from .entry import Entry
+from .scratch import with_scratch
 
 INT32_MAX = 2**31 - 1  # bytes of a storage that AMD kernels address by 32 bits
 
@@ -94,6 +96,13 @@ def hold(launchers: Iterable[Launcher]) -> bool:
 
 def launch(launchers: Sequence[Launcher], addresses: Sequence[int]) -> None:
     """Start kernels in turn on the current device's current stream."""
+    if any(each.entry.programs is not None for each in launchers):
+        with_scratch(partial(_launch, launchers, addresses))
+    else:
+        _launch(launchers, addresses)
+
+
+def _launch(launchers: Sequence[Launcher], addresses: Sequence[int]) -> None:
     active, runtime = driver.active, knobs.runtime
     stream = active.get_current_stream(active.get_current_device())
     if _silent(runtime.launch_enter_hook) and _silent(runtime.launch_exit_hook):

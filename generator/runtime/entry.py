@@ -42,6 +42,8 @@ class Entry:
     operands: str | None  # of a GEMM's dots, left to right: rows_first | weights_first
     gates: str | None  # of an up GEMM's weight tiles: apart | joined
     order: str | None  # of a GEMM's programs: tiles | columns | blocks
+    roles: str | None  # of a GEMM's warps: alike | specialized
+    programs: int | None  # that share all tiles of a launch; None: a program has one tile
     requires: tuple[Condition, ...]
     counts: tuple[Count, ...]
     proof: str | None
@@ -52,8 +54,8 @@ class Entry:
 
     @property
     def needs_gpu(self) -> bool:
-        """Whether the CPU interpreter cannot run the module: it has inline PTX."""
-        return self.unpack == "ptx"
+        """Whether the CPU interpreter cannot run the module: it has inline PTX or is Gluon."""
+        return self.unpack == "ptx" or self.roles == "specialized"
 
     @property
     def rows_per_program(self) -> int:

@@ -7,11 +7,13 @@ checked one level up, in `layer.py`.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Protocol
 
 import torch
 
 from .entry import Entry
+from .scratch import with_scratch
 
 Tensors = Mapping[str, torch.Tensor]
 
@@ -37,7 +39,8 @@ def by_jit(
     """Launch as Triton does, which compiles what is missing. Returns the compiled kernel; None
     where nothing is compiled.
     """
-    return entry.kernel[grid](*tensors, *counts, **entry.options)
+    run = partial(entry.kernel[grid], *tensors, *counts, **entry.options)
+    return run() if entry.programs is None else with_scratch(run)
 
 
 def _counts(entry: Entry, sizes: Mapping[str, int]) -> tuple[int, ...]:
@@ -188,7 +191,7 @@ def gemm(
     """
     amax = () if inv_smooth is None else (inv_smooth, buffers["row_amax"])
     tensors = (codes, scale, weight, weight_scale, out, *amax)
-    _gemm(entry, tensors, buffers, out, codes.shape[1], start)
+    _gemm(entry, tensors, buffers, out, codes.shape[1], weight.shape[0], start)
 
 
 def gemm_of_activation(
@@ -206,7 +209,8 @@ def gemm_of_activation(
     inv_smooth [experts, K] to out [rows, N].
     """
     rows = (activation, buffers["row_amax"], inv_smooth)
-    _gemm(entry, (*rows, weight, weight_scale, out), buffers, out, activation.shape[1], start)
+    tensors = (*rows, weight, weight_scale, out)
+    _gemm(entry, tensors, buffers, out, activation.shape[1], weight.shape[0], start)
 
 
 def _gemm(
@@ -215,12 +219,19 @@ def _gemm(
     buffers: Tensors,
     out: torch.Tensor,
     k: int,
+    experts: int,
     start: Start,
 ) -> None:
-    n = out.shape[1]
+    rows, n = out.shape
     tiles = _tiles(buffers)
-    grid = (tiles[0].numel(), n // entry.columns_per_program)
-    start(entry, grid, (*tensors, *tiles), _counts(entry, {"N": n, "K": k}))
+    tensors = (*tensors, *tiles)
+    row_tiles, columns = tiles[0].numel(), n // entry.columns_per_program
+    counts = _counts(entry, {"rows": rows, "N": n, "K": k, "experts": experts})
+    if entry.programs is None:
+        start(entry, (row_tiles, columns), tensors, counts)
+    else:
+        grid = (min(entry.programs, row_tiles * columns),)
+        start(entry, grid, tensors, (*counts, row_tiles))
 
 
 def combine(

@@ -14,7 +14,7 @@ from ..errors import BuildError, Finding
 from .entry import Count, Entry, damaged
 
 DIMENSIONS = {"rows", "N", "K", "experts"}  # what conditions and counts may speak of
-SCHEMA = 5  # the manifest that this reader understands
+SCHEMA = 6  # the manifest that this reader understands
 
 
 @dataclass(frozen=True, slots=True)

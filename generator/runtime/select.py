@@ -82,7 +82,8 @@ def _obstacles(entry: Entry, problem: Problem, manifest: Manifest) -> Iterator[t
             fix = f"python -m generator build --target portable --target {own.name} --out DIR"
             yield what, fix
     if entry.needs_gpu and problem.interpreted:
-        yield "is inline PTX, which the CPU interpreter does not run", f"{build} --target portable"
+        what = "has inline PTX or is Gluon, which the CPU interpreter does not run"
+        yield what, f"{build} --target portable"
     for condition in entry.requires:
         if not condition.holds(problem.sizes()):
             yield condition.failure(problem.sizes()), _way_out(condition, build)

@@ -250,6 +250,15 @@ class Compiler(Frozen):
     stand_in: bool = False  # the device's own Triton is another: nothing made here runs on it
 
 
+class SpecializedSpace(Frozen):
+    """GEMMs whose warps have roles: one loads tiles by TMA, two groups of four multiply them
+    (generator/lower/warps.py). block_m: rows of a tile.
+    """
+
+    block_m: Axis
+    stages: Axis
+
+
 class Target(Frozen):
     """One file specs/targets/<name>.yaml: hardware as data."""
 
@@ -267,6 +276,7 @@ class Target(Frozen):
     operands: Annotated[tuple[Operands, ...], Field(min_length=1)]
     gates: Annotated[tuple[Gates, ...], Field(min_length=1)]
     orders: Annotated[tuple[Order, ...], Field(min_length=1)]
+    specialized: SpecializedSpace | Literal["none"]
     warp_size: Positive
     shared_memory: Positive  # bytes one program may hold
     registers: Positive  # 32-bit registers one thread may hold

@@ -99,11 +99,11 @@ def contest(prepared: Prepared, checked: Checked, operation: str, timer: Timer) 
 
 def plausible(entries: Sequence[Entry], rows: int, experts: int) -> list[Entry]:
     """Those whose row tile is neither so tall that most of it is padding nor so short that weights
-    are read often: from a quarter to four times the rows of an expert, or the nearest there is.
+    are read often: from an eighth to four times the rows of an expert, or the nearest there is.
     """
     own = rows_per_expert(rows, experts)
     tiles = sorted({each.block_m for each in entries if each.block_m is not None})
-    near = [tile for tile in tiles if own <= 4 * tile and tile <= 4 * own]
+    near = [tile for tile in tiles if own <= 8 * tile and tile <= 4 * own]
     near = near or [tiles[0] if own < tiles[0] else tiles[-1]]
     return [each for each in entries if each.block_m in near]
 

@@ -42,6 +42,7 @@ def compiled(path: str, symbol: str, enable_fp_fusion: bool = False) -> str:
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
+    from triton.experimental.gluon._runtime import GluonASTSource, GluonJITFunction
 
     spec = importlib.util.spec_from_file_location(symbol, path)
     module = importlib.util.module_from_spec(spec)
@@ -51,7 +52,8 @@ def compiled(path: str, symbol: str, enable_fp_fusion: bool = False) -> str:
     comments = dict(re.findall(r"^ +(\w+),  # (\w+)", text, re.MULTILINE))
     pointers = [name for name in kernel.arg_names if name.endswith("_ptr")]
     types = {name: POINTERS[comments[name]] for name in pointers}
-    source = ASTSource(
+    kind = GluonASTSource if isinstance(kernel, GluonJITFunction) else ASTSource
+    source = kind(
         fn=kernel,
         signature={name: types.get(name, "i32") for name in kernel.arg_names},
         constexprs={},

@@ -23,16 +23,17 @@ FLOAT_OPERATION = re.compile(rf"\s({ARITHMETIC}|{FLUSHING})\s")
 PINNED = re.compile(r"^(add|sub|mul)\.rn\.")
 
 # Float operations of a module as it ships, all IEEE: none approximate, none flushing subnormals.
-SILU = {"fma.rn.f32", "add.rn.f32", "mul.rn.f32", "div.rn.f32"}
+QUOTIENT = {"fma.rn.f32", "add.rn.f32", "mul.rn.f32", "div.rn.f32"}
+SILU = {"fma.rn.f32", "add.rn.f32", "mul.rn.f32"}
 MODULES = {
     ("up_w8gn_a8_swiglu_bf16_v1", "sm_90"): SILU,
     ("up_w8g128_a8_swiglu_bf16_v1", "sm_90"): SILU,
     ("up_w4g128_a8_swiglu_bf16_amax_v1", "portable"): SILU,
     ("down_w8g128_a8_bf16_v1", "sm_90"): {"fma.rn.f32", "mul.rn.f32"},
     ("down_w4g320_a8_bf16_v1", "ilu"): {"fma.rn.f32", "mul.rn.f32"},
-    ("down_w8g128_a8_bf16_requantbf16_v1", "portable"): SILU,
-    ("quantize_a8_bf16_v1", "portable"): SILU,
-    ("dispatch_a8_bf16_v1", "portable"): SILU,
+    ("down_w8g128_a8_bf16_requantbf16_v1", "portable"): QUOTIENT,
+    ("quantize_a8_bf16_v1", "portable"): QUOTIENT,
+    ("dispatch_a8_bf16_v1", "portable"): QUOTIENT,
     ("combine_bf16_v1", "portable"): {"fma.rn.f32"},
 }
 
@@ -75,6 +76,25 @@ def test_fusion_changes_no_float_operation(tmp_path: Path, contract: str, target
     assert unpinned(fused) == unpinned(plain)
     names = {name.replace("sub.rn", "add.rn") for name in plain}
     assert names == MODULES[contract, target]
+
+
+# What the warps with roles of a module do, with every walk: of one scale, of groups, of nibbles.
+SPECIALIZED = {
+    "up_w8gn_a8_swiglu_bf16_v1": SILU,
+    "up_w8g128_a8_swiglu_bf16_v1": SILU,
+    "up_w4g128_a8_swiglu_bf16_v1": SILU,
+    "down_w8gn_a8_bf16_v1": {"fma.rn.f32", "mul.rn.f32"},
+    "down_w8g128_a8_bf16_v1": {"fma.rn.f32", "mul.rn.f32"},
+    "down_w4g128_a8_bf16_v1": {"fma.rn.f32", "mul.rn.f32"},
+}
+
+
+@pytest.mark.parametrize("contract", SPECIALIZED)
+def test_fusion_changes_no_float_operation_of_warps_with_roles(contract: str) -> None:
+    [path, *_] = sorted((ROOT / "generated").glob(f"*/{contract}/sm_90/*_specialized*.py"))
+    fused, plain = float_operations(path, f"{contract}_sm_90_{path.stem}")
+    assert unpinned(fused) == unpinned(plain)
+    assert {name.replace("sub.rn", "add.rn") for name in plain} == SPECIALIZED[contract]
 
 
 def test_count_sees_a_contraction(tmp_path: Path) -> None:

@@ -40,6 +40,7 @@ def gemm(
     operands: str = "rows_first",
     gates: str | None = None,
     order: str = "tiles",
+    roles: str | None = None,
 ) -> Design:
     return Design(
         block_m=m,
@@ -54,9 +55,11 @@ def gemm(
         operands=operands,
         gates=gates,
         order=order,
+        roles=roles,
     )
 
 
+SPECIALIZED = {"offsets": "int64", "operands": "weights_first", "roles": "specialized"}
 NARROW = gemm(32, 64, 128, 4, 2)
 DEEP = gemm(64, 64, 128, 4, 4)
 ANY_LAYER = {"tail": "any", "offsets": "int64"}
@@ -86,6 +89,26 @@ CASES = {
             gates="joined",
             order="blocks",
         ),
+    ),
+    "up_specialized_channel": (
+        "up_w8gn_a8_swiglu_bf16_v1",
+        "sm_90",
+        gemm(256, 64, 128, 8, 4, gates="joined", order="blocks", **SPECIALIZED),
+    ),
+    "up_specialized_amax_pairs": (
+        "up_w4g128_a8_swiglu_bf16_amax_v1",
+        "sm_90",
+        gemm(128, 64, 128, 8, 4, unpack="ptx", gates="joined", **SPECIALIZED),
+    ),
+    "down_specialized_g128": (
+        "down_w8g128_a8_bf16_v1",
+        "sm_90",
+        gemm(128, 128, 128, 8, 5, order="columns", **SPECIALIZED),
+    ),
+    "down_specialized_g256": (
+        "down_w8g256_a8_bf16_v1",
+        "sm_90",
+        gemm(128, 128, 128, 8, 5, order="columns", **SPECIALIZED),
     ),
     "down_g320_swapped": (
         "down_w8g320_a8_bf16_v1",

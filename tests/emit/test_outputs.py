@@ -48,14 +48,20 @@ class Module:
 
     @cached_property
     def constants(self) -> dict[str, object]:
-        """Module constants but OPTIONS, with their values."""
+        """Module constants but OPTIONS and layouts, with their values."""
         return {
             node.targets[0].id: ast.literal_eval(node.value.args[0])
             for node in self.tree.body
             if isinstance(node, ast.Assign)
             and isinstance(node.targets[0], ast.Name)
             and isinstance(node.value, ast.Call)
+            and not isinstance(node.value.args[0], ast.Call)
         }
+
+    @property
+    def language(self) -> str:
+        """`gluon` where warps have roles."""
+        return "gluon" if "_specialized" in self.path else "triton"
 
     @property
     def names(self) -> tuple[str, str, str]:
@@ -128,7 +134,7 @@ def test_every_function_is_jitted(modules: list[Module]) -> None:
         for function in each.functions:
             decorators = [ast.unparse(node) for node in function.decorator_list]
             assert len(decorators) == 1, each.path
-            assert decorators[0].startswith("triton.jit"), each.path
+            assert decorators[0].startswith(f"{each.language}.jit"), each.path
 
 
 def test_no_run_time_number_is_specialized(modules: list[Module]) -> None:
@@ -139,7 +145,8 @@ def test_no_run_time_number_is_specialized(modules: list[Module]) -> None:
         # What callers slice as they like: their start must not choose another compile.
         callers = [name for name in arguments if name in ("id_ptr", "count_ptr", "weight_ptr")]
         alignment = f", do_not_specialize_on_alignment={callers}" if callers else ""
-        assert decorator == f"triton.jit(do_not_specialize={numbers}{alignment})", each.path
+        expected = f"{each.language}.jit(do_not_specialize={numbers}{alignment})"
+        assert decorator == expected, each.path
 
 
 def unread(scope: ast.AST) -> set[str]:
@@ -158,8 +165,9 @@ def test_every_name_is_read(modules: list[Module]) -> None:
         left = unread(each.tree) - {"OPTIONS"}
         left |= {name for function in each.functions for name in unread(function)}
         for name in helpers:
-            others = (ast.unparse(other) for other in each.functions if other.name != name)
-            left |= set() if any(f"{name}(" in other for other in others) else {name}
+            others = (ast.walk(other) for other in each.functions if other.name != name)
+            used = {n.id for nodes in others for n in nodes if isinstance(n, ast.Name)}
+            left |= {name} - used
         if left:
             found[each.path] = left
     assert found == {}
@@ -213,7 +221,7 @@ def test_a_turn_moves_the_pointers_to_the_next_one(modules: list[Module]) -> Non
     turns = {"groups", "group_pairs", "k_blocks", "k_tiles"}
     walked = 0
     for each in modules:
-        if each.path.split("/")[0] not in ("up", "down"):
+        if each.path.split("/")[0] not in ("up", "down") or each.language == "gluon":
             continue
         [kernel] = each.kernels
         nodes = list(ast.walk(kernel))
@@ -237,6 +245,24 @@ def test_a_turn_moves_the_pointers_to_the_next_one(modules: list[Module]) -> Non
         assert gone.keys() >= {"x_ptrs"} and len(gone) > 1, each.path
         walked += 1
     assert walked > 500
+
+
+def test_stages_of_a_ring_are_all_of_k(modules: list[Module]) -> None:
+    """Where warps have roles: a stage has 128 bytes of every row of weights, and what they meet."""
+    rings = [each for each in modules if each.language == "gluon"]
+    for each in rings:
+        [kernel] = each.kernels
+        values = {
+            ast.unparse(n.targets[0]): n.value for n in kernel.body if isinstance(n, ast.Assign)
+        }
+        assert isinstance(values["load"], ast.Tuple)
+        one_turn = dict.fromkeys(("groups", "group_pairs", "k_tiles"), 1) | each.constants
+        steps = eval(ast.unparse(values["load"].elts[-1]), {}, one_turn)
+        planes = 2 if "PLANE_K" in each.constants else 1
+        assert steps * 128 * planes == eval(ast.unparse(values["K"]), {}, one_turn), each.path
+        rows = each.constants["BLOCK_M"]
+        assert each.constants["STAGE_BYTES"] == 128 * (128 + planes * rows), each.path
+    assert len(rings) > 5
 
 
 def test_pointers_move_by_lengths_that_have_a_name(modules: list[Module]) -> None:
@@ -291,7 +317,7 @@ def test_ends_with_the_launch_options_of_its_manifest_entry(
         last = each.tree.body[-1]
         assert isinstance(last, ast.Assign) and ast.unparse(last.targets[0]) == "OPTIONS"
         assert ast.literal_eval(last.value) == {
-            "num_warps": entries[each.path]["warps"],
+            "num_warps": 4 if each.language == "gluon" else entries[each.path]["warps"],
             "num_stages": entries[each.path]["stages"],
             "enable_fp_fusion": False,
         }
@@ -327,7 +353,12 @@ def test_linter_and_formatter_have_nothing_to_say(tmp_path: Path, modules: list[
 
 
 def test_no_product_feeds_an_addition_but_through_fma(modules: list[Module]) -> None:
-    found = {each.path: sums for each in modules if (sums := contractible(each.tree, each.text))}
+    """Of Gluon modules `test_fusion.py` counts operations instead."""
+    found = {
+        each.path: sums
+        for each in modules
+        if each.language == "triton" and (sums := contractible(each.tree, each.text))
+    }
     assert found == {}
 
 

@@ -134,6 +134,7 @@ def gemm(
     offsets: str = "int32",
     operands: str = "rows_first",
     gates: str | None = None,
+    roles: str | None = None,
     limits: dict[str, int] | None = None,
     **target: object,
 ) -> Variant:
@@ -155,6 +156,7 @@ def gemm(
             offsets=offsets,
             operands=operands,
             gates=gates,
+            roles=roles,
         ),
         changed(TARGET, **target),
         LIMITS.model_copy(update=limits or {}),

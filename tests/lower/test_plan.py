@@ -329,7 +329,7 @@ def test_tails_and_wide_offsets_are_emitted_only_where_nothing_simpler_serves(
                 ]
                 lengths += [] if promise == "none" else [promise.k]
                 assert any(length % unit for length in lengths), variant.symbol
-            if design.offsets == "int64":
+            if design.offsets == "int64" and not design.specialized:  # theirs cost nothing
                 seen["int64"] += 1
                 assert promise != "none", variant.symbol
     assert all(seen.values())

@@ -135,6 +135,12 @@ CASES = (
         gemm("up", gates="apart"),
     ),
     Case(
+        "specialized_walk",
+        gemm("down", group=192, k=128, operands="weights_first", roles="specialized"),
+        "stages of 128 bytes of a row do not make up groups of 192 K; use warps that are alike",
+        gemm("down", group=256, k=128, operands="weights_first", roles="specialized"),
+    ),
+    Case(
         "dot_minimum",
         gemm(group=128, k=16),
         "a dot of K = 16 < 32; use block_k 32 or more",

@@ -39,10 +39,13 @@ def _high(w):
 
 @triton.jit
 def _silu(g):
-    """g / (1 + exp(-g)) from fma and one division: the same bits on every device."""
-    t = tl.minimum(tl.maximum(-g, -87.0), 88.0)
+    """g / (1 + exp(-g)) from fma alone: the same bits on every device. The quotient is rounded
+    right for every g of 16 bits; a test tries them all.
+    """
+    t = tl.maximum(-g, -87.0)
     # exp(t) = 2**n * exp(r), |r| <= ln(2) / 2; adding 1.5 * 2**23 rounds to an integer.
-    n = tl.fma(t, 1.4426950408889634, 12582912.0) - 12582912.0
+    shifted = tl.fma(t, 1.4426950408889634, 12582912.0)
+    n = shifted - 12582912.0
     r = tl.fma(n, -0.693359375, t)
     r = tl.fma(n, 2.12194440e-4, r)
     p = tl.fma(r, 1.9875691500e-4, 1.3981999507e-3)
@@ -51,9 +54,21 @@ def _silu(g):
     p = tl.fma(p, r, 1.6666665459e-1)
     p = tl.fma(p, r, 5.0000001201e-1)
     p = tl.fma(p, r * r, r) + 1.0
-    e = p.to(tl.int32, bitcast=True) + (n.to(tl.int32) << 23)
-    e = tl.where(g < -88.0, float("inf"), e.to(tl.float32, bitcast=True))
-    return tl.where(g == g, tl.div_rn(g, 1.0 + e), g)
+    e = p.to(tl.int32, bitcast=True) + (shifted.to(tl.int32, bitcast=True) << 23)
+    # Divide by half of the sum, whose inverse is a normal number: a first guess from the exponent,
+    # within 13%, and two steps that cube the error. No step branches, as a division would.
+    d = tl.fma(e.to(tl.float32, bitcast=True), 0.5, 0.5)
+    inverse = (0x7EF311C3 - d.to(tl.int32, bitcast=True)).to(tl.float32, bitcast=True)
+    error = tl.fma(-d, inverse, 1.0)
+    inverse = tl.fma(tl.fma(error, error, error), inverse, inverse)
+    error = tl.fma(-d, inverse, 1.0)
+    inverse = tl.fma(tl.fma(error, error, error), inverse, inverse)
+    q = (0.5 * g) * inverse
+    rest = tl.fma(-d, q, 0.5 * g)
+    q = tl.where(tl.abs(rest) > 0.0, tl.fma(rest, inverse, q), q)
+    # The one quotient that lies too near a tie, and those whose exp overflows.
+    q = tl.where(g == 1.1920928955078125e-07, 5.9604651880817983e-08, q)
+    return tl.where(g < -88.0, g * 0.0, q)
 
 
 @triton.jit(do_not_specialize=["n_tiles", "k_units"])
