@@ -81,11 +81,8 @@ def test_fusion_changes_no_float_operation(tmp_path: Path, contract: str, target
 # What the warps with roles of a module do, with every walk: of one scale, of groups, of nibbles.
 SPECIALIZED = {
     "up_w8gn_a8_swiglu_bf16_v1": SILU,
-    "up_w8g128_a8_swiglu_bf16_v1": SILU,
     "up_w4g128_a8_swiglu_bf16_v1": SILU,
-    "down_w8gn_a8_bf16_v1": {"fma.rn.f32", "mul.rn.f32"},
     "down_w8g128_a8_bf16_v1": {"fma.rn.f32", "mul.rn.f32"},
-    "down_w4g128_a8_bf16_v1": {"fma.rn.f32", "mul.rn.f32"},
 }
 
 
