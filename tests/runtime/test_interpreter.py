@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from inspect import getmembers
+from types import FunctionType
 
 import numpy as np
 import pytest
 import torch
+import triton.language as tl
+from triton.runtime import interpreter as tritons
 
 from generator.runtime import exact_float, interpreter, reference
 
@@ -62,6 +66,38 @@ def test_triton_imported_too_early_is_a_clear_error() -> None:
     result = run("import triton, generator.runtime")
     assert result.returncode == 1
     assert "export TRITON_INTERPRET=1, or import generator.runtime first" in result.stderr
+
+
+def test_every_builtin_is_replaced_in_a_kernel_and_restored_after_it() -> None:
+    """Although it is looked for only once."""
+    holders = (tl, tl.tensor, tl.math, tl.core.tensor_descriptor_base)
+
+    def builtins() -> list[tuple[object, str, object]]:
+        return [
+            (holder, name, each)
+            for holder in holders
+            for name, each in getmembers(holder)
+            if tl.core.is_builtin(each)
+        ]
+
+    kernel = FunctionType(compile("0", "kernel", "eval"), {"tl": tl})
+    for _ in range(2):
+        before = builtins()
+        assert len(before) > 100
+        scope = tritons._patch_lang(kernel)
+        assert builtins() == []
+        tritons._patch_lang(kernel)  # as a helper does, which restores nothing
+        scope.restore()
+        assert builtins() == before
+
+
+def test_element_types_are_numpys() -> None:
+    for dtype, name in ((tl.int1, "bool"), (tl.bfloat16, "uint16"), (tl.float32, "float32")):
+        assert tritons._get_np_dtype(dtype) == np.dtype(name)
+        assert tritons._get_np_dtype(tl.block_type(dtype, [4])) == np.dtype(name)
+        assert tritons._get_np_dtype(tl.pointer_type(dtype)) == np.dtype("uint64")
+        pointers = tl.block_type(tl.pointer_type(dtype), [4])
+        assert tritons._get_np_dtype(pointers) == np.dtype("uint64")
 
 
 @pytest.fixture
