@@ -105,7 +105,9 @@ def _sound(listed: Frozen, target: Target) -> tuple[tuple[Design, ...], tuple[Re
 
 @cache
 def spilling(asked: Question, measured: Measured) -> tuple[Rejection, ...]:
-    """What the record holds against designs that rules find legal."""
+    """What the record holds against designs that rules find legal. Keys of the cache are compared:
+    ask by what spills alone, `Measured.spilled`.
+    """
     return recorded(judged(asked).legal, asked, measured)
 
 

@@ -5,7 +5,7 @@ foretell.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import TYPE_CHECKING
 
@@ -64,10 +64,40 @@ class Measured:
                 worst[symbol] = (stack, by)
         return worst
 
+    @cached_property
+    def _starts(self) -> frozenset[str]:
+        """Whatever comes before an underscore in the symbol of a variant that spills."""
+        return frozenset(
+            symbol[:index]
+            for symbol in self._stacks
+            for index, letter in enumerate(symbol)
+            if letter == "_"
+        )
+
+    @cached_property
+    def spilled(self) -> Measured:
+        """What spills, of all that is on record. It is all that rules ask for, and small enough to
+        be compared: what was judged by it holds when the same specs are loaded again.
+        """
+        records = (
+            replace(each, variants={k: v for k, v in each.variants.items() if v.stack})
+            for each in self.records
+        )
+        calibrations = (
+            replace(
+                each,
+                designs={
+                    contract: {name: taken for name, taken in designs.items() if taken.stack}
+                    for contract, designs in each.designs.items()
+                },
+            )
+            for each in self.calibrations
+        )
+        return Measured(tuple(records), tuple(calibrations))
+
     def any_spills(self, contract: Contract, target: str) -> bool:
         """Whether a variant of a contract's geometry is on record as spilling on a target."""
-        prefixes = tuple(f"{name}_{target}_" for name in alike(contract))
-        return any(symbol.startswith(prefixes) for symbol in self._stacks)
+        return any(f"{name}_{target}" in self._starts for name in alike(contract))
 
     def of(self, symbol: str) -> tuple[Compiled, ...]:
         """Every record of a variant, by target and version of Triton."""

@@ -80,7 +80,7 @@ def lower(
     """
     asked = Question.of(spec, contract, target)
     found = judged(asked)
-    spilt = spilling(asked, measured)
+    spilt = spilling(asked, measured.spilled)
     rejections = found.rejections + spilt
     banned = frozenset(each.design for each in spilt)
     left = len(found.legal) - len(banned)

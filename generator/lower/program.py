@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
+from functools import cache
 from typing import TypeVar
 
 from generator.errors import BuildError, Finding
@@ -162,6 +163,7 @@ def plan_bands(
 ) -> tuple[PlanBand, ...]:
     """When a target takes which plan of a layer; nothing where it lacks one of both GEMMs."""
 
+    @cache
     def lowered(contract: Contract) -> Plan | None:
         for each in (target, *every_target):
             if contract.operation in each.operations:
