@@ -42,7 +42,7 @@ class ProductBelow:
     bound: int
 
     def holds(self, sizes: Mapping[str, int]) -> bool:
-        return prod(sizes[each] for each in self.of) < self.bound
+        return prod(map(sizes.__getitem__, self.of)) < self.bound
 
     def failure(self, sizes: Mapping[str, int]) -> str:
         factors = " * ".join(f"{each} ({sizes[each]})" for each in self.of)

@@ -6,9 +6,11 @@ plus Little's law for the bytes that a program's stages keep in flight.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from math import ceil
+from typing import NamedTuple
 
 from generator.formats import FORMATS
 from generator.lower.variant import Variant
@@ -69,8 +71,7 @@ class Shape:
         return {"rows": rows, "N": self.n, "K": self.k, "experts": self.experts}
 
 
-@dataclass(frozen=True, slots=True)
-class Cost:
+class Cost(NamedTuple):
     """The terms that the estimate is the greatest of, and the estimate."""
 
     programs: int
@@ -92,59 +93,75 @@ def _row_efficiency(sizes: tuple[int, ...]) -> float:
     return sum(sizes) / sum(size / shares[size] for size in sizes)
 
 
-def gemm_cost(variant: Variant, shape: Shape) -> Cost:
+def gemm_costs(variant: Variant) -> Callable[[Shape], Cost]:
+    """Of any shape; what no shape changes is worked out here, for ranking asks of many."""
     gemm, design, figures = variant.gemm, variant.design, variant.target.cost
     assert gemm and design.block_m and design.block_n and design.dot
-    row_tiles = shape.experts * ceil(shape.rows_per_expert / design.block_m)
-    programs = row_tiles * (shape.n // design.block_n)
-    resident = variant.resident_programs
-    waves = ceil(programs / (figures.processors * resident))
-
-    columns = gemm.weight_tiles * shape.n
-    groups = groups_of(shape.k, gemm.group_k)
-    column_bytes = FORMATS[gemm.weights].bytes_of(shape.k)
-    row_bytes = FORMATS[gemm.input].bytes_of(shape.k)
-    weights = shape.experts * columns * (column_bytes + FORMATS[gemm.scale].bytes_of(groups))
-    rows = shape.experts * shape.rows_per_expert
-    bytes_moved = weights + rows * (row_bytes + FORMATS[gemm.output].bytes_of(shape.n))
-    columns_per_program = gemm.weight_tiles * design.block_n
-    tile_bytes = design.block_m * row_bytes + columns_per_program * column_bytes
-    operations = 2 * row_tiles * design.block_m * columns * shape.k
-
-    memory_us = bytes_moved / (figures.dram_bytes_per_us * _row_efficiency(variant.walk.sizes))
-    cache_us = programs * tile_bytes / figures.cache_bytes_per_us
-    # The busiest processor's share; the last one takes as long as a full one.
-    share = ceil(programs / figures.processors)
-    math_us = operations / programs * share / figures.dot_ops_per_us.of(design.dot)
-    convert_us = share * _conversions(variant, shape.k) / INSTRUCTIONS_PER_US
+    block_m, block_n = design.block_m, design.block_n
+    weights_of, rows_of = FORMATS[gemm.weights].bytes_of, FORMATS[gemm.input].bytes_of
+    scales_of, results_of = FORMATS[gemm.scale].bytes_of, FORMATS[gemm.output].bytes_of
+    group_k, weight_tiles = gemm.group_k, gemm.weight_tiles
+    columns_per_program = weight_tiles * block_n
+    processors = figures.processors
+    side_by_side = processors * variant.resident_programs
+    bytes_per_us = figures.dram_bytes_per_us * _row_efficiency(variant.walk.sizes)
+    ops_per_us = figures.dot_ops_per_us.of(design.dot)
     # Little's law: a program has its stages' bytes in flight, and waits a latency for each such
     # load.
     in_flight = max(variant.shared_bytes, columns_per_program)
-    chain_us = waves * figures.load_latency_us * (1 + tile_bytes / in_flight)
-    # One group's promotion waits for its dots: it cannot hide behind the next group's loads.
-    promotions = design.block_m * columns_per_program * (groups if gemm.group_k else 0)
-    promotion_us = share * promotions / PROMOTIONS_PER_US
-    if design.specialized:  # one sum is scaled while another is made
-        promotion_us, math_us = 0.0, max(math_us, promotion_us)
-    busy_us = max(memory_us, cache_us, math_us + convert_us, chain_us)
-    if design.stages == 1:  # nothing is loaded while something is multiplied
-        busy_us += min(chain_us, math_us + convert_us)
-    if variant.planes and variant.reads_shared and design.swapped:
-        busy_us *= NIBBLES_IN_TWO_STAGES if design.stages == 2 else 1.0
-        repeated = variant.weight_rows < WARP_ROWS * design.warps
-        busy_us *= NIBBLES_TWICE if repeated else 1.0
-    return Cost(
-        programs=programs,
-        waves=waves,
-        bytes_moved=bytes_moved,
-        operations=operations,
-        memory_us=memory_us,
-        cache_us=cache_us,
-        math_us=math_us,
-        convert_us=convert_us,
-        chain_us=chain_us,
-        total_us=figures.launch_us + busy_us + promotion_us,
-    )
+    conversions: dict[int, float] = {}  # by K
+    nibbles_first = variant.planes and variant.reads_shared and design.swapped
+    two_stages = NIBBLES_IN_TWO_STAGES if design.stages == 2 else 1.0
+    repeated = NIBBLES_TWICE if variant.weight_rows < WARP_ROWS * design.warps else 1.0
+
+    def at(shape: Shape) -> Cost:
+        row_tiles = shape.experts * ceil(shape.rows_per_expert / block_m)
+        programs = row_tiles * (shape.n // block_n)
+        waves = ceil(programs / side_by_side)
+
+        columns = weight_tiles * shape.n
+        groups = groups_of(shape.k, group_k)
+        column_bytes, row_bytes = weights_of(shape.k), rows_of(shape.k)
+        weights = shape.experts * columns * (column_bytes + scales_of(groups))
+        rows = shape.experts * shape.rows_per_expert
+        bytes_moved = weights + rows * (row_bytes + results_of(shape.n))
+        tile_bytes = block_m * row_bytes + columns_per_program * column_bytes
+        operations = 2 * row_tiles * block_m * columns * shape.k
+
+        memory_us = bytes_moved / bytes_per_us
+        cache_us = programs * tile_bytes / figures.cache_bytes_per_us
+        # The busiest processor's share; the last one takes as long as a full one.
+        share = ceil(programs / processors)
+        math_us = operations / programs * share / ops_per_us
+        if shape.k not in conversions:
+            conversions[shape.k] = _conversions(variant, shape.k)
+        convert_us = share * conversions[shape.k] / INSTRUCTIONS_PER_US
+        chain_us = waves * figures.load_latency_us * (1 + tile_bytes / in_flight)
+        # One group's promotion waits for its dots: it cannot hide behind the next group's loads.
+        promotions = block_m * columns_per_program * (groups if group_k else 0)
+        promotion_us = share * promotions / PROMOTIONS_PER_US
+        if design.specialized:  # one sum is scaled while another is made
+            promotion_us, math_us = 0.0, max(math_us, promotion_us)
+        busy_us = max(memory_us, cache_us, math_us + convert_us, chain_us)
+        if design.stages == 1:  # nothing is loaded while something is multiplied
+            busy_us += min(chain_us, math_us + convert_us)
+        if nibbles_first:
+            busy_us *= two_stages
+            busy_us *= repeated
+        return Cost(
+            programs=programs,
+            waves=waves,
+            bytes_moved=bytes_moved,
+            operations=operations,
+            memory_us=memory_us,
+            cache_us=cache_us,
+            math_us=math_us,
+            convert_us=convert_us,
+            chain_us=chain_us,
+            total_us=figures.launch_us + busy_us + promotion_us,
+        )
+
+    return at
 
 
 def _conversions(variant: Variant, k: int) -> float:
@@ -203,8 +220,14 @@ def row_cost(variant: Variant, shape: Shape) -> Cost:
 
 
 def cost(variant: Variant, shape: Shape) -> Cost:
+    return costs(variant)(shape)
+
+
+def costs(variant: Variant) -> Callable[[Shape], Cost]:
+    """Of any shape that the variant accepts."""
     if variant.gemm:
-        return gemm_cost(variant, shape)
+        return gemm_costs(variant)
     if variant.contract.operation in ("count", "route"):
-        return Cost(1, 1, 0, 0, 0.0, 0.0, 0.0, 0.0, 0.0, variant.target.cost.launch_us)
-    return row_cost(variant, shape)
+        launch = Cost(1, 1, 0, 0, 0.0, 0.0, 0.0, 0.0, 0.0, variant.target.cost.launch_us)
+        return lambda shape: launch
+    return lambda shape: row_cost(variant, shape)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 from generator.formats import FORMATS
 from generator.lower.contract import Contract, GemmContract
@@ -76,11 +77,16 @@ def prove(
     if not isinstance(contract, GemmContract):
         return None
     terms = contract.group_k or limits.k
-    code = FORMATS[contract.codes].magnitude
-    weight = FORMATS[contract.weights].magnitude
     factor = NIBBLE_FACTOR if unpack in ("shift", "ptx") else 1
+    return _prove(terms, contract.codes, contract.weights, factor, dot == "fp16_exact")
+
+
+@cache
+def _prove(terms: int, codes: str, weights: str, factor: int, fp32: bool) -> Proof:
+    """Of sums of so many products; `fp32` holds them where it can."""
+    code, weight = FORMATS[codes].magnitude, FORMATS[weights].magnitude
     total = Bound("group", terms, code, weight, factor, "int32", INT32_MAX)
-    if dot != "fp16_exact":
+    if not fp32:
         return Proof((total,), None)
     whole = Bound("group", terms, code, weight, factor, "fp32", FP32_INTEGERS)
     if whole.holds:

@@ -56,38 +56,41 @@ def judged(asked: Question) -> Judged:
     sound, unsound = _sound(asked.listed, asked.target)
     promises = asked.target.accept_multiples != "none"
     legal, rejections = [], list(unsound)
-    known: dict[object, Rejection | None] = {}
-    for design in sound:
+    known: list[Rejection | None] = []
+    for index, (design, twin) in enumerate(sound):
         # How wide offsets are, rules ask of targets alone that promise to run every layer.
-        key = design if promises else _without_offsets(design)
-        variant = asked.variant(design)
-        if key not in known:
-            known[key] = reject_variant(variant)
-        rejection = known[key]
-        if rejection is None:
-            legal.append(variant)
+        if promises or twin == index:
+            variant = asked.variant(design)
+            rejection = reject_variant(variant)
+            known.append(rejection)
+            if rejection is None:
+                legal.append(variant)
+            else:
+                rejections.append(rejection)
+            continue
+        told = known[twin]
+        known.append(told)
+        if told is None:
+            legal.append(asked.variant(design))
         else:
-            rejections.append(Rejection(design, rejection.rule, rejection.reason))
+            rejections.append(Rejection(design, told.rule, told.reason))
     return Judged(tuple(legal), tuple(rejections))
 
 
-def _without_offsets(design: Design) -> object:
-    return (
-        *(design.block_m, design.block_n, design.block_k, design.warps, design.stages, design.dot),
-        *(design.unpack, design.tail, design.operands, design.gates, design.row),
-        design.roles,
-    )
-
-
 @cache
-def _sound(listed: Frozen, target: Target) -> tuple[tuple[Design, ...], tuple[Rejection, ...]]:
-    """The designs that break no rule of designs, and the rejections of the others. Strategies that
-    the space does not list are no competition.
+def _sound(
+    listed: Frozen, target: Target
+) -> tuple[tuple[tuple[Design, int], ...], tuple[Rejection, ...]]:
+    """The designs that break no rule of designs, each with the place of the first that differs from
+    it in offsets alone; and the rejections of the others. Strategies that the space does not list
+    are no competition.
     """
     dots = tuple(dot for dot in target.dots if dot in getattr(listed, "dot", target.dots))
     within = target.model_copy(update={"dots": dots}) if dots else target
-    sound, rejections = [], []
+    sound: list[tuple[Design, int]] = []
+    rejections = []
     known: dict[object, Rejection | None] = {}  # by all that these rules ask
+    first: dict[object, int] = {}
     for design in designs(listed, target):
         key = (
             *(design.dot, design.unpack, design.block_m, design.operands, design.gates),
@@ -97,10 +100,18 @@ def _sound(listed: Frozen, target: Target) -> tuple[tuple[Design, ...], tuple[Re
             known[key] = reject_design(design, within)
         rejection = known[key]
         if rejection is None:
-            sound.append(design)
+            sound.append((design, first.setdefault(_without_offsets(design), len(sound))))
         else:
             rejections.append(Rejection(design, rejection.rule, rejection.reason))
     return tuple(sound), tuple(rejections)
+
+
+def _without_offsets(design: Design) -> object:
+    return (
+        *(design.block_m, design.block_n, design.block_k, design.warps, design.stages, design.dot),
+        *(design.unpack, design.tail, design.operands, design.gates, design.row),
+        design.roles,
+    )
 
 
 @cache

@@ -6,9 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import methodcaller
 
 from generator.lower.bands import Band
-from generator.lower.cost import cost
+from generator.lower.cost import costs
 from generator.lower.shapes import ShapeSource
 from generator.lower.variant import Design, Variant
 
@@ -49,7 +50,7 @@ def simple(design: Design) -> int:
 
 
 def accepts(variant: Variant, source: ShapeSource) -> bool:
-    return all(each.holds(source.sizes) for each in variant.requires)
+    return all(map(methodcaller("holds", source.sizes), variant.requires))
 
 
 def in_order(
@@ -60,19 +61,20 @@ def in_order(
 
     The cost of a shape is relative to the best variant for it, so that no shape outweighs another.
     """
-    costs: list[list[float]] = [[] for _ in variants]
+    own_costs: list[list[float]] = [[] for _ in variants]
+    priced = [costs(variant) for variant in variants]
     for source in sources:
         accepting = [i for i, variant in enumerate(variants) if accepts(variant, source)]
         for rows in band.samples if accepting else ():
             shape = source.at(rows)
-            here = {index: cost(variants[index], shape).total_us for index in accepting}
+            here = {index: priced[index](shape).total_us for index in accepting}
             least = min(here.values())
             for index, each in here.items():
-                costs[index].append(each / least)
+                own_costs[index].append(each / least)
     samples = len(sources) * len(band.samples)
 
     def key(index: int) -> tuple[bool, int, int, float, str]:
-        own, design = costs[index], variants[index].design
+        own, design = own_costs[index], variants[index].design
         mean = round(sum(own) / len(own), 6) if own else 0.0
         away = (design.block_m or 0) - (band.block_m or 0) if band.block_m else 0
         return (away < 0, abs(away), samples - len(own), mean, design.name)

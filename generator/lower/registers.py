@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING
 
 from generator.lower.contract import GemmContract
@@ -99,11 +100,15 @@ def registers(variant: Variant) -> Registers:
     return Registers(
         held=max(variant.sum_registers, variant.result_registers),
         operands=fragments // 2 + DOT_REGISTERS * (variant.walk.dots - 1),
-        reserve=max(
-            RESERVES[family][kind(gemm)][design.unpack or "none"] for family in variant.matrix
-        ),
+        reserve=_reserve(variant.matrix, kind(gemm), design.unpack or "none"),
         limit=limit,
     )
+
+
+@cache
+def _reserve(families: tuple[str, ...], kind: str, unpack: str) -> int:
+    """The largest of those that a target stands for."""
+    return max(RESERVES[family][kind][unpack] for family in families)
 
 
 def kind(gemm: GemmContract) -> str:

@@ -7,11 +7,11 @@ rules, ranking, emission and the manifest read it.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 from generator.conditions import AtMost, Condition, Multiple, ProductBelow
 from generator.formats import FORMATS
 from generator.lower.contract import Contract, GemmContract
+from generator.lower.derived import derived
 from generator.lower.exactness import Proof, prove
 from generator.lower.registers import Registers, registers
 from generator.lower.walk import Tail, Walk, planes_walk, rows_walk, tail
@@ -55,7 +55,7 @@ class Design:
         """
         return self.stem if self.order in (None, "tiles") else f"{self.stem}_{self.order}"
 
-    @cached_property
+    @derived
     def stem(self) -> str:
         """The name without the order of programs, which stands last."""
         blocks = (("m", self.block_m), ("n", self.block_n), ("k", self.block_k))
@@ -128,11 +128,11 @@ class Variant:
         loading = LOADING if self.design.specialized else 0
         return (self.design.warps + loading) * self.target.warp_size
 
-    @cached_property
+    @derived
     def gemm(self) -> GemmContract | None:
         return self.contract if isinstance(self.contract, GemmContract) else None
 
-    @cached_property
+    @derived
     def proof(self) -> Proof | None:
         return prove(self.contract, self.limits, dot=self.design.dot, unpack=self.design.unpack)
 
@@ -141,7 +141,7 @@ class Variant:
         """Whether weights are nibbles in planes."""
         return self.gemm is not None and self.gemm.packing == "planes"
 
-    @cached_property
+    @derived
     def walk(self) -> Walk:
         """One turn of the loop over K."""
         gemm, block_k = self.gemm, self.design.block_k
@@ -166,12 +166,12 @@ class Variant:
             return planes_walk(gemm.group_k, block_k, loop=loop, tight=gemm.requantizes)
         return rows_walk(gemm.group_k or block_k, block_k, loop=loop)
 
-    @cached_property
+    @derived
     def tail(self) -> Tail | None:
         """What a walk leaves of padded rows; None where it leaves nothing or does not walk it."""
         return self.possible_tail if self.design.tail == "any" else None
 
-    @cached_property
+    @derived
     def possible_tail(self) -> Tail | None:
         assert self.gemm is not None
         single = self.design.dot == "rank1"
@@ -194,7 +194,7 @@ class Variant:
         assert self.design.block_n is not None
         return self.design.block_n * (2 if self.design.gates == "joined" else 1)
 
-    @cached_property
+    @derived
     def matrix(self) -> tuple[str, ...]:
         """The family of matrix instructions that its first operand is tall enough for, the best of
         them; several where a target stands for devices of several.
@@ -204,7 +204,7 @@ class Variant:
         fitting = [unit for unit in self.target.matrix if unit.block_m <= rows]
         return tuple(unit.name for unit in fitting if unit.block_m == fitting[-1].block_m)
 
-    @cached_property
+    @derived
     def reads_shared(self) -> bool:
         """Whether the matrix instruction reads operands from shared memory, not from registers."""
         return not SHARED_OPERANDS.isdisjoint(self.matrix)
@@ -256,7 +256,7 @@ class Variant:
         planes = 2 if self.planes else 1
         return staged + gemm.weight_tiles * design.block_n * planes * self.dot_bytes * body
 
-    @cached_property
+    @derived
     def shared_bytes(self) -> int:
         """Shared memory of one program: the pipelined loops over K and over an int8 tail, scales in
         flight, and the tile of results while its layout changes.
@@ -276,7 +276,7 @@ class Variant:
         results = design.block_m * self.weight_rows * FORMATS[gemm.output].bits // 8
         return needed + results + BARRIERS
 
-    @cached_property
+    @derived
     def sum_registers(self) -> int:
         """Registers of one thread that hold sums: one for each group of a turn, and fp32 beside
         them where groups are scaled apart or chunks are added up.
@@ -286,7 +286,7 @@ class Variant:
         apart = self.gemm.group_k is not None or self.chunk_turns is not None
         return self.result_registers * (self.walk.groups + (1 if apart else 0))
 
-    @cached_property
+    @derived
     def result_registers(self) -> int:
         """Registers of one thread that hold the results of a GEMM before the epilogue, one fp32
         each.
@@ -298,12 +298,12 @@ class Variant:
         threads = design.warps * self.target.warp_size
         return gemm.weight_tiles * design.block_m * design.block_n // threads
 
-    @cached_property
+    @derived
     def registers(self) -> Registers | None:
         """What one thread of a GEMM needs; None of other operations."""
         return registers(self) if self.gemm is not None else None
 
-    @cached_property
+    @derived
     def resident_programs(self) -> int:
         """Programs that one processor holds at once."""
         figures, need = self.target.cost, self.registers
@@ -313,7 +313,7 @@ class Variant:
         by_shared = figures.shared_per_processor // max(self.shared_bytes, 1)
         return max(1, min(by_threads, by_registers, by_shared))
 
-    @cached_property
+    @derived
     def requires(self) -> tuple[Condition, ...]:
         """All that a call must satisfy: the design's own conditions, then the limits of proofs."""
         return self._design_requires() + self.bounds
@@ -340,7 +340,7 @@ class Variant:
             ProductBelow(("rows", "N"), INT32),
         )
 
-    @cached_property
+    @derived
     def bounds(self) -> tuple[AtMost, ...]:
         """The limits up to which sums are exact and offsets fit, for an operation's dimensions."""
         limits, operation = self.limits, self.contract.operation
@@ -363,7 +363,7 @@ class Variant:
         steps = self.design.row == "steps" or self.design.block_k is None
         return self.limits.k if steps else min(self.limits.k, self.design.block_k or 0)
 
-    @cached_property
+    @derived
     def counts(self) -> tuple[Count, ...]:
         """Run-time integers of the kernel, in argument order."""
         design, operation = self.design, self.contract.operation

@@ -9,8 +9,9 @@ each plane, half a block apart.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 
+from generator.lower.derived import derived
 from generator.packing import K_UNIT, LONG_BLOCK, block_length
 
 
@@ -58,16 +59,16 @@ class Walk:
     tiles: tuple[Tile, ...]
     rest: Advance  # after the tiles in a row
 
-    @cached_property
+    @derived
     def smallest(self) -> int:
         return min(tile.size for tile in self.repeated + self.tiles)
 
-    @cached_property
+    @derived
     def turn_k(self) -> int:
         """K elements of one turn of the inner loop."""
         return sum(tile.size * len(tile.planes) for tile in self.repeated)
 
-    @cached_property
+    @derived
     def dots(self) -> int:
         """Dots in a row, per tile of results: of an inner loop's body or of what follows it."""
         rows = (self.repeated, self.tiles)
@@ -79,16 +80,16 @@ class Walk:
         rows = (self.repeated, self.tiles)
         return max(sum(tile.size * len(tile.planes) for tile in row) for row in rows)
 
-    @cached_property
+    @derived
     def widest(self) -> int:
         return max(tile.size for tile in self.repeated + self.tiles)
 
-    @cached_property
+    @derived
     def sizes(self) -> tuple[int, ...]:
         """Of every tile that a turn's blocks walk, one after the other."""
         return tuple([t.size for t in self.repeated] * self.repeat + [t.size for t in self.tiles])
 
-    @cached_property
+    @derived
     def staged(self) -> tuple[int, int]:
         """Stored elements of a column that the pipelined loop and what follows it load."""
         body, rest = (sum(tile.size for tile in each) for each in (self.repeated, self.tiles))
