@@ -13,7 +13,7 @@ from generator.conditions import rows_per_expert
 from generator.errors import BuildError, Finding
 from generator.lower.bands import Band
 from generator.lower.cost import Shape, cost
-from generator.lower.enumerate import designs, space
+from generator.lower.judge import Question, judged
 from generator.lower.plan import Plan
 from generator.lower.variant import Design, Variant
 from generator.spec.model import Spec
@@ -223,12 +223,9 @@ def _accepting(
     """Every legal design that accepts the problem, cheapest here first; the target's first order of
     programs stands for all of them.
     """
-    rejected = {each.design for each in plan.rejections}
-    legal = (
-        Variant(plan.contract, design, plan.target, spec.limits)
-        for design in designs(space(spec, plan.contract.operation), plan.target)
-        if design not in rejected
-    )
+    against = {each.design for each in plan.rejections if each.rule.of_record is not None}
+    every = judged(Question.of(spec, plan.contract, plan.target)).legal
+    legal = (each for each in every if each.design not in against)
     found = [(each, _cost(each, shape)) for each in legal if not _refusals(each, asked)]
     return sorted(found, key=lambda each: (each[1].total_us, each[0].design.name))
 
