@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
@@ -18,12 +19,18 @@ POINTERS = {"int8": "*i8", "int32": "*i32", "bf16": "*bf16", "fp16": "*fp16", "f
 
 def ptx(path: Path, symbol: str, *, enable_fp_fusion: bool = False) -> str:
     """What Triton makes of one kernel."""
+    [text] = ptx_of(path, symbol, [enable_fp_fusion])
+    return text
+
+
+def ptx_of(path: Path, symbol: str, fusions: Sequence[bool]) -> list[str]:
+    """What it makes of one kernel with fusion on or off, each in turn."""
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
-    request = {"path": str(path), "symbol": symbol, "enable_fp_fusion": enable_fp_fusion}
+    requests = [{"path": str(path), "symbol": symbol, "enable_fp_fusion": each} for each in fusions]
     with tempfile.TemporaryDirectory() as cache:
         done = subprocess.run(
             [sys.executable, "-m", "tests.emit.compiling"],
-            input=json.dumps(request),
+            input=json.dumps(requests),
             cwd=ROOT,
             env=environment | {"TRITON_CACHE_DIR": cache},
             capture_output=True,
@@ -31,8 +38,8 @@ def ptx(path: Path, symbol: str, *, enable_fp_fusion: bool = False) -> str:
             check=False,
         )
     assert done.returncode == 0, done.stderr
-    text: str = json.loads(done.stdout)
-    return text
+    texts: list[str] = json.loads(done.stdout)
+    return texts
 
 
 def compiled(path: str, symbol: str, enable_fp_fusion: bool = False) -> str:
@@ -65,4 +72,4 @@ def compiled(path: str, symbol: str, enable_fp_fusion: bool = False) -> str:
 
 
 if __name__ == "__main__":
-    print(json.dumps(compiled(**json.load(sys.stdin))))
+    print(json.dumps([compiled(**each) for each in json.load(sys.stdin)]))

@@ -13,7 +13,7 @@ import pytest
 from generator.emit.outputs import outputs
 from generator.lower.program import Selection, program
 from generator.spec.load import load
-from tests.emit.compiling import ptx
+from tests.emit.compiling import ptx_of
 
 ROOT = Path(__file__).parents[2]
 ARITHMETIC = r"(?:fma|add|sub|mul|div|ex2|rcp)\.[\w.]*f(?:16|32|64)\w*"
@@ -57,7 +57,7 @@ OPTIONS = {"num_warps": 1, "num_stages": 1, "enable_fp_fusion": False}
 
 def float_operations(path: Path, symbol: str) -> tuple[Counter[str], Counter[str]]:
     """Float operations of a kernel, compiled with fusion and without, by their PTX names."""
-    fused, plain = (ptx(path, symbol, enable_fp_fusion=on) for on in (True, False))
+    fused, plain = ptx_of(path, symbol, (True, False))
     return Counter(FLOAT_OPERATION.findall(fused)), Counter(FLOAT_OPERATION.findall(plain))
 
 
