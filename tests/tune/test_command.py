@@ -208,7 +208,7 @@ def test_baselines_are_rows_with_times_or_reasons(
             return captured
 
     for timer, note in ((ToldTimer(), ""), (NoSecond(), "no graph: operation not permitted")):
-        _, told = on_a_told_device(tiny, monkeypatch, timer=timer, baselines=True)
+        _, told = on_a_told_device(tiny, monkeypatch, timer=timer, baselines=True, repeat=1)
         [setup] = setups(tiny, contract=INT4)
         [(_, [layer, bf16, vllm, seed])] = list(told.rows(setup))
         assert [row.subject for row in (layer, bf16, vllm, seed)] == [
