@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # there is one for each core: no threads beside them
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 from generator.runtime import interpreter
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Callable[..., object]) -> Any:
+    """With `-n`, give each worker tests that lie side by side, and take from the busiest at the
+    end: fixtures and what lowering remembers are made once for most of a folder. The usual way
+    deals tests out by turns, and makes all of it in every worker.
+    """
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log) if config.getvalue("dist") == "load" else None
 
 
 def pytest_report_header() -> str:
