@@ -42,8 +42,17 @@ DISPATCHED_ROWS = 2048
 def bands(row_tiles: Iterable[int]) -> tuple[Band, ...]:
     """One band for each row tile; the tallest tile serves everything above the others."""
     tiles = sorted(set(row_tiles))
-    edges = [0, *tiles[:-1]]
-    return tuple(
-        Band(low + 1, None if tile == tiles[-1] else tile, tile)
-        for low, tile in zip(edges, tiles, strict=True)
-    )
+    cut: list[Band] = []
+    low = 1
+    for tile in tiles:
+        high = max(low, _mean(tile))
+        cut.append(Band(low, None if tile == tiles[-1] else high, tile))
+        low = high + 1
+    return tuple(cut)
+
+
+def _mean(tile: int) -> int:
+    """The largest mean of rows that a tile holds beside one standard deviation of them, which is
+    its square root where tokens choose experts alike and by themselves (Poisson).
+    """
+    return max((mean for mean in range(1, tile) if (tile - mean) ** 2 >= mean), default=1)

@@ -29,7 +29,7 @@ def layer_problem(rows: int, targets: tuple[str, ...] = H200) -> LayerProblem:
 
 @pytest.mark.parametrize(
     ("rows", "wanted"),
-    [(1, 16), (400, 16), (401, 32), (800, 32), (801, 64), (1600, 64), (1601, 128), (3201, 256)],
+    [(1, 16), (300, 16), (301, 32), (650, 32), (651, 64), (1400, 64), (1401, 128), (2926, 256)],
 )
 def test_the_row_tile_follows_the_rows_per_expert(
     shipped: Manifest, rows: int, wanted: int
@@ -59,7 +59,7 @@ def test_few_rows_that_dispatch_does_not_reach_are_routed_apart(
 def test_a_choice_says_why(shipped: Manifest) -> None:
     choice = select(problem(401), shipped)
     assert choice.why.startswith("rank 1 of ")
-    assert choice.why.endswith("on sm_90 for 17 rows per expert (band 17 to 32)")
+    assert choice.why.endswith("on sm_90 for 17 rows per expert (band 13 to 26)")
 
 
 def test_up_and_down_share_a_row_tile_at_every_size(shipped: Manifest) -> None:
