@@ -9,7 +9,17 @@ from generator.formats import FORMATS
 from generator.lower.contract import GemmContract
 from generator.lower.exactness import NIBBLE_FACTOR
 from generator.lower.variant import Variant
-from generator.lower.warps import LINE, PART_ROWS, stage_bytes
+from generator.lower.warps import (
+    PART_ROWS,
+    of_rows,
+    ring_stages,
+    rows_of_dot,
+    run_bytes,
+    stage_bytes,
+    stages_of_group,
+    takes_short_tiles,
+)
+from generator.packing import K_UNIT, block_length
 
 Context = dict[str, object]
 
@@ -24,55 +34,94 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class Side:
+    """The rows that one dot with nibbles takes: all of a tile, or either half."""
+
+    sum: str  # the integer that dots add to
+    acc: str  # what it is added to once it is scaled
+    rows: str  # the first of them, and how many
+
+
+@dataclass(frozen=True, slots=True)
 class RingWalk:
     """The walk along K in the names of a kernel."""
 
-    kind: str  # channel | groups | pairs: which macro
+    function: str
+    what: str  # rows of a tile, for the function's docstring
+    rows: str
+    layout: str  # of integer sums
+    scale_slice: str  # scales of those rows, of all
+    kind: str  # channel | groups | channel_blocks | pairs | blocks: which macro
     turns: str  # what the loop counts
     steps: int  # stages of one group
     all_steps: str  # stages of K
     stride: str  # elements from one group's scales to the next
     stride_factor: str
     scales: str  # of a row
-    columns: int  # rows of x that one matrix instruction takes
     sum_columns: str
     halvings: int  # until sums are of PART_ROWS rows
     keeps: bool  # whether a sum in the making goes from one turn to the next
     sums: str
     accumulators: tuple[str, ...]
     parts: tuple[Part, ...]
+    sides: tuple[Side, ...]  # of nibbles
+    tail: bool  # whether a group of fewer stages may follow
 
 
 def specialized(variant: Variant, gemm: GemmContract) -> Context:
     """The names of `templates/gluon/kernel.py.jinja`."""
     design, planes = variant.design, variant.planes
-    walk = _walk(variant, gemm)
-    grouped = gemm.group_k is not None
+    walk = _walk(variant, gemm, short=False)
+    short = takes_short_tiles(variant)
+    walks = [walk, _walk(of_rows(variant, PART_ROWS), gemm, short=True)] if short else [walk]
+    grouped, tail = gemm.group_k is not None, design.tail == "any"
+    assert design.block_k is not None
+    lines = run_bytes(variant) // design.block_k if planes else 1
     contract = []
     if grouped:
         why = "K elements that share one weight scale"
         contract.append(Constant("GROUP_K", gemm.group_k, why))
     if planes:
         why = "byte j of a block holds K elements j (low) and PLANE_K + j (high)"
-        contract.append(Constant("PLANE_K", LINE, why))
+        contract.append(Constant("PLANE_K", block_length(gemm.group_k) // 2, why))
     constants = [
         Constant("BLOCK_M", design.block_m, "rows of a tile"),
         Constant("BLOCK_N", design.block_n, "columns of a tile"),
-        Constant("STAGES", design.stages, "tiles of 128 bytes of every row, in the ring"),
+        Constant("LINE", design.block_k, "bytes of every row in a stage"),
+        Constant("STAGES", ring_stages(variant), "of the ring"),
         Constant("STAGE_BYTES", stage_bytes(variant), "of a stage: weights and rows"),
         Constant("PART_M", PART_ROWS, "rows whose results are stored at once"),
     ]
+    if short:
+        length = stage_bytes(of_rows(variant, PART_ROWS))
+        constants += [
+            Constant("SHORT_STAGE_BYTES", length, "of a tile by PART_M rows or fewer"),
+        ]
     if design.order == "blocks":
         constants.append(Constant("TILE_BLOCK", 8, "row tiles that take turns at the same columns"))
     if planes:
         why = "weights are multiplied 16 times too large"
         constants.append(Constant("NIBBLE", 1 / NIBBLE_FACTOR, why))
-    names = ["rows", "experts", "n_tiles", walk.turns, "tiles"]
+    if lines > 1:
+        constants.append(Constant("PLANE_LINES", lines, "stages of a plane"))
+    if tail:
+        constants.append(Constant("K_UNIT", K_UNIT, "K is a multiple of it"))
+    k_count = "k_units" if tail else walk.turns
+    names = ["rows", "experts", "n_tiles", k_count, "tiles"]
     return {
         "runtime_arguments": "[" + ", ".join(f'"{name}"' for name in names) + "]",
         "contract_constants": contract,
         "design_constants": constants,
         "walk": walk,
+        "walks": walks,
+        "short": short,
+        "wide": any(each.layout == "SUMS" for each in walks),
+        "channel": not grouped,
+        "tail": tail,
+        "lines": lines,
+        "k_count": k_count,
+        "k_unit": "K_UNIT" if tail else _unit(variant, gemm),
+        "swizzle": design.block_k,
         "gate": bool(gemm.gate),
         "planes": planes,
         "unpack": design.unpack,
@@ -81,9 +130,8 @@ def specialized(variant: Variant, gemm: GemmContract) -> Context:
         "cast": "",
         "exp": gemm.exp,
         "amax": gemm.amax,
-        "sums": "total, w_scale" if walk.kind == "channel" else "acc",
+        "sums": "acc" if grouped else "total, w_scale",
         "out": "a" if gemm.gate else "y",
-        "part": "PART" if walk.halvings else "SUMS",
         "rounded": FORMATS[gemm.rounded].dtype,
         "output": gemm.output,
         "output_dtype": FORMATS[gemm.output].dtype,
@@ -96,7 +144,6 @@ def specialized(variant: Variant, gemm: GemmContract) -> Context:
         "w_rows": "2 * N" if gemm.gate else "N",
         "w_rows_first": "(2 * N)" if gemm.gate else "N",
         "scale": gemm.scale,
-        "unit": _unit(variant, gemm),
         "order": design.order,
         "place": {
             "tiles": "number, tiles",
@@ -113,41 +160,67 @@ def _unit(variant: Variant, gemm: GemmContract) -> str:
     return "(2 * GROUP_K)" if variant.walk.groups == 2 else "GROUP_K"
 
 
-def _walk(variant: Variant, gemm: GemmContract) -> RingWalk:
-    design, planes = variant.design, variant.planes
+def _walk(variant: Variant, gemm: GemmContract, *, short: bool) -> RingWalk:
+    design = variant.design
     assert design.block_m is not None
     channel = gemm.group_k is None
-    kind = "channel" if channel else "pairs" if planes else "groups"
     stride = "2 * N" if gemm.gate else "N"
-    steps = variant.walk.unit_k // LINE if not planes and not channel else 1
     turns = variant.turns
-    sum_rows = design.block_m // 2 if planes else design.block_m
+    by_halves = rows_of_dot(variant) < design.block_m
+    sum_rows = rows_of_dot(variant)
+    steps = stages_of_group(variant)
     halvings = (sum_rows // PART_ROWS).bit_length() - 1
     sums = "total" if channel else "acc"
-    names = ("left", "right") if planes else tuple(f"part{i}" for i in range(1 << halvings))
-    if not planes and not halvings:
-        names = (sums,)
+    names: tuple[str, ...] = (sums,)
+    if by_halves:
+        names = ("left", "right")
+    elif halvings:
+        names = tuple(f"part{i}" for i in range(1 << halvings))
     parts = tuple(
         Part(
             f"{name}, w_scale" if channel else name,
-            f".slice({PART_ROWS * index}, {PART_ROWS})",
+            f".slice({PART_ROWS * index}, {PART_ROWS})" if len(names) > 1 else "",
             f" + {PART_ROWS * index}" if index else "",
         )
         for index, name in enumerate(names)
     )
+    rows = "PART_M" if short else "BLOCK_M"
+    sides: tuple[Side, ...] = (Side("total", "acc", f"0, {rows}"),)
+    if by_halves:
+        ends = ("left", "right") if variant.walk.groups == 2 else ("left_sum", "right_sum")
+        sides = (Side(ends[0], "left", "0, PART_M"), Side(ends[1], "right", "PART_M, PART_M"))
+    tail = design.tail == "any"
+    scales = "1" if channel else f"2 * {turns}" if variant.walk.groups == 2 else turns
+    if tail:
+        scales = f"({turns} + gl.minimum(rest, 1))"
     return RingWalk(
-        kind=kind,
+        function="_short_tile" if short else "_tile",
+        what="PART_M rows or fewer" if short else "BLOCK_M rows",
+        rows=rows,
+        layout="SUMS" if sum_rows > PART_ROWS else "PART",
+        scale_slice=".slice(0, PART_M)" if short else "",
+        kind=_kind(variant),
         turns=turns,
         steps=steps,
-        all_steps=turns if steps == 1 else f"{turns} * {steps}",
+        all_steps=(turns if steps == 1 else f"{turns} * {steps}") + (" + rest" if tail else ""),
         stride=stride,
         stride_factor=f"({stride})" if " " in stride else stride,
-        scales="1" if channel else f"2 * {turns}" if variant.walk.groups == 2 else turns,
-        columns=min(sum_rows, 2 * PART_ROWS),
-        sum_columns="PART_M" if planes else "BLOCK_M",
+        scales=scales,
+        sum_columns="PART_M" if by_halves else rows,
         halvings=halvings,
         keeps=channel or steps > 1,
         sums=sums,
-        accumulators=() if channel else ("left", "right") if planes else ("acc",),
+        accumulators=() if channel else tuple(side.acc for side in sides),
         parts=parts,
+        sides=sides,
+        tail=tail,
     )
+
+
+def _kind(variant: Variant) -> str:
+    assert variant.gemm is not None
+    if variant.gemm.group_k is None:
+        return "channel_blocks" if variant.planes else "channel"
+    if not variant.planes:
+        return "groups"
+    return "pairs" if variant.walk.groups == 2 else "blocks"

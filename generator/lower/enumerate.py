@@ -15,7 +15,7 @@ from itertools import product
 from typing import Any
 
 from generator.lower.variant import Design
-from generator.lower.warps import LINE, MULTIPLYING, WEIGHT_ROWS
+from generator.lower.warps import LINES, MULTIPLYING, WEIGHT_ROWS
 from generator.spec.model import Frozen, GemmSpace, Spec, Target, UpSpace
 
 TALL = 128  # rows of a tile from which programs go in blocks
@@ -78,17 +78,19 @@ def specialized(listed: GemmSpace, target: Target) -> tuple[Design, ...]:
             stages=stages,
             block_m=block_m,
             block_n=WEIGHT_ROWS // 2 if gated else WEIGHT_ROWS,
-            block_k=LINE,
+            block_k=line,
             dot="int8",
             unpack=unpack,
-            tail="none",
+            tail=tail,
             offsets="int64",
             operands="weights_first",
             order=target.orders[0],
             gates="joined" if gated else None,
             roles="specialized",
         )
-        for block_m, stages, unpack in product(space.block_m, space.stages, unpacks)
+        for block_m, stages, unpack, line, tail in product(
+            space.block_m, space.stages, unpacks, LINES, listed.tail
+        )
     )
 
 

@@ -12,7 +12,14 @@ from typing import Any
 
 from generator.lower.measured import UNMEASURED, Measured
 from generator.lower.variant import INT32, Design, Variant
-from generator.lower.warps import LINE
+from generator.lower.warps import (
+    LINES,
+    PART_ROWS,
+    STRAIGHT_STAGES,
+    longest_line,
+    run_bytes,
+    stages_of_group,
+)
 from generator.packing import K_UNIT, block_length
 from generator.spec.model import Target
 
@@ -147,15 +154,30 @@ def _specialized_walk(variant: Variant) -> str | None:
         return None
     if gemm.requantizes:
         return "rows come by TMA, and are not quantized on their way; use warps that are alike"
-    whole = gemm.group_k is None or gemm.group_k % LINE == 0
-    if variant.planes:
-        whole = gemm.group_k == LINE
-    if whole:
-        return None
-    return (
-        f"stages of {LINE} bytes of a row do not make up groups of {gemm.group_k or 'all'} K;"
-        " use warps that are alike"
-    )
+    if variant.planes and (variant.design.block_m or 0) > 2 * PART_ROWS:
+        most = 2 * PART_ROWS
+        return f"{variant.design.block_m} rows that meet nibbles > {most}; use block_m {most}"
+    line = longest_line(variant)
+    pairs = variant.planes and variant.walk.groups == 2
+    if line is None or (pairs and line != run_bytes(variant)):
+        return (
+            f"stages of {', '.join(map(str, LINES))} bytes of a row do not make up groups of"
+            f" {gemm.group_k} K; use warps that are alike"
+        )
+    if variant.design.block_k != line:
+        return (
+            f"stages of {variant.design.block_k} bytes of a row do not make up runs of"
+            f" {run_bytes(variant)}, or are shorter than they need be; use block_k {line}"
+        )
+    stages = stages_of_group(variant)
+    if stages > STRAIGHT_STAGES:
+        return (
+            f"groups of {stages} stages > {STRAIGHT_STAGES}, which are straight code;"
+            " use warps that are alike"
+        )
+    if variant.design.tail == "any" and stages == 1:
+        return "groups of 1 stage < 2 have none that is shorter; use tail none"
+    return None
 
 
 def _dot_minimum(variant: Variant) -> str | None:

@@ -15,7 +15,7 @@ from generator.lower.derived import derived
 from generator.lower.exactness import Proof, prove
 from generator.lower.registers import Registers, registers
 from generator.lower.walk import Tail, Walk, planes_walk, rows_walk, tail
-from generator.lower.warps import LOADING, ring_bytes
+from generator.lower.warps import LOADING, ring_bytes, tail_unit
 from generator.packing import K_UNIT
 from generator.spec.model import Limits, Target
 
@@ -178,6 +178,11 @@ class Variant:
         return tail(self.gemm.group_k, self.walk.unit_k, planes=self.planes, single=single)
 
     @property
+    def _ends_short(self) -> bool:
+        """Whether the last group of a walk by stages may be shorter."""
+        return self.design.specialized and self.tail is not None
+
+    @property
     def chunk_turns(self) -> int | None:
         """Turns of the loop, inner where there is one, whose sum fp32 holds; None: all of them."""
         if self.gemm is None or self.proof is None or self.proof.chunk is None:
@@ -330,7 +335,8 @@ class Variant:
         if operation == "combine":
             return (Multiple("N", ROW_UNIT),)
         columns = (Multiple("N", design.block_n),)
-        whole = Multiple("K", K_UNIT if self.tail else self.walk.unit_k)
+        unit = K_UNIT if self.tail else self.walk.unit_k
+        whole = Multiple("K", max(K_UNIT, tail_unit(self)) if self._ends_short else unit)
         if design.offsets == "int64":
             return (whole, *columns)
         return (
@@ -376,8 +382,9 @@ class Variant:
             return (Count("n_units", "N", ROW_UNIT),)
         columns = Count("n_tiles", "N", design.block_n)
         if self.tail:
-            return (columns, Count("k_units", "K", K_UNIT))
-        turns = Count(self.turns, "K", self.walk.unit_k)
+            turns = Count("k_units", "K", K_UNIT)
+        else:
+            turns = Count(self.turns, "K", self.walk.unit_k)
         if design.specialized:  # copies by TMA are told the whole of either operand
             return (Count("rows", "rows", 1), Count("experts", "experts", 1), columns, turns)
         return (columns, turns)

@@ -105,6 +105,21 @@ CASES = {
         "sm_90",
         gemm(128, 128, 128, 8, 5, order="columns", **SPECIALIZED),
     ),
+    "down_specialized_int4_g320_any_layer": (
+        "down_w4g320_a8_bf16_v1",
+        "sm_90",
+        gemm(128, 128, 32, 8, 4, unpack="ptx", tail="any", order="columns", **SPECIALIZED),
+    ),
+    "down_specialized_g320_any_layer": (
+        "down_w8g320_a8_bf16_v1",
+        "sm_90",
+        gemm(128, 128, 64, 8, 4, tail="any", order="columns", **SPECIALIZED),
+    ),
+    "down_specialized_int4_channel": (
+        "down_w4gn_a8_bf16_v1",
+        "sm_90",
+        gemm(128, 128, 128, 8, 4, unpack="ptx", order="columns", **SPECIALIZED),
+    ),
     "down_specialized_g256": (
         "down_w8g256_a8_bf16_v1",
         "sm_90",

@@ -248,21 +248,33 @@ def test_a_turn_moves_the_pointers_to_the_next_one(modules: list[Module]) -> Non
 
 
 def test_stages_of_a_ring_are_all_of_k(modules: list[Module]) -> None:
-    """Where warps have roles: a stage has 128 bytes of every row of weights, and what they meet."""
+    """Where warps have roles: a stage has a line of every row of weights, and what they meet."""
     rings = [each for each in modules if each.language == "gluon"]
     for each in rings:
         [kernel] = each.kernels
         values = {
             ast.unparse(n.targets[0]): n.value for n in kernel.body if isinstance(n, ast.Assign)
         }
-        assert isinstance(values["load"], ast.Tuple)
-        one_turn = dict.fromkeys(("groups", "group_pairs", "k_tiles"), 1) | each.constants
-        steps = eval(ast.unparse(values["load"].elts[-1]), {}, one_turn)
+        known = dict.fromkeys(("groups", "group_pairs", "k_blocks", "k_tiles"), 3) | each.constants
+        # Three groups, and of a fourth what is no less than a stage.
+        known["k_units"] = (3 * each.constants.get("GROUP_K", 0) + 256) // 64
+        for name in ("K", "groups", "rest"):
+            if name in values:
+                known[name] = eval(ast.unparse(values[name]), {}, known)
+        load = values["load"]
+        assert isinstance(load, ast.Tuple)
+        [at] = [i for i, one in enumerate(load.elts) if ast.unparse(one) == "places"]
+        steps = eval(ast.unparse(load.elts[at + 1]), {}, known)
         planes = 2 if "PLANE_K" in each.constants else 1
-        assert steps * 128 * planes == eval(ast.unparse(values["K"]), {}, one_turn), each.path
+        line = each.constants["LINE"]
+        assert steps * line * planes == known["K"], each.path
         rows = each.constants["BLOCK_M"]
-        assert each.constants["STAGE_BYTES"] == 128 * (128 + planes * rows), each.path
+        assert each.constants["STAGE_BYTES"] == line * (128 + planes * rows), each.path
+        if "SHORT_STAGE_BYTES" in each.constants:
+            assert each.constants["SHORT_STAGE_BYTES"] == line * (128 + planes * 64), each.path
     assert len(rings) > 5
+    assert {each.constants["LINE"] for each in rings} == {128, 64, 32}
+    assert any("rest" in each.text for each in rings)
 
 
 def test_pointers_move_by_lengths_that_have_a_name(modules: list[Module]) -> None:

@@ -137,8 +137,9 @@ CASES = (
     Case(
         "specialized_walk",
         gemm("down", group=192, k=128, operands="weights_first", roles="specialized"),
-        "stages of 128 bytes of a row do not make up groups of 192 K; use warps that are alike",
-        gemm("down", group=256, k=128, operands="weights_first", roles="specialized"),
+        "stages of 128 bytes of a row do not make up runs of 192, or are shorter than they need be;"
+        " use block_k 64",
+        gemm("down", group=192, k=64, operands="weights_first", roles="specialized"),
     ),
     Case(
         "dot_minimum",
