@@ -26,18 +26,19 @@ PLANE_K = gl.constexpr(128)  # byte j of a block holds K elements j (low) and PL
 # four warps multiply them, half of the weight rows each. Weights are a product's first operand.
 BLOCK_M = gl.constexpr(128)  # rows of a tile
 BLOCK_N = gl.constexpr(128)  # columns of a tile
-STAGES = gl.constexpr(4)  # tiles of 128 bytes of every row, in the ring
+LINE = gl.constexpr(128)  # bytes of every row in a stage
+STAGES = gl.constexpr(4)  # of the ring
 STAGE_BYTES = gl.constexpr(49152)  # of a stage: weights and rows
 PART_M = gl.constexpr(64)  # rows whose results are stored at once
+SHORT_STAGE_BYTES = gl.constexpr(32768)  # of a tile by PART_M rows or fewer
 NIBBLE = gl.constexpr(0.0625)  # weights are multiplied 16 times too large
 
 # Layouts of registers, and of tiles in shared memory.
-SUMS = gl.constexpr(gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 64, 32]))
-NIBBLES = gl.constexpr(gl.DotOperandLayout(0, SUMS, 4))
+PART = gl.constexpr(gl.NVMMADistributedLayout([3, 0], [4, 1], [16, PART_M, 32]))
 RESULT = gl.constexpr(gl.BlockedLayout([1, 8], [4, 8], [4, 1], [1, 0]))
 ROWS = gl.constexpr(gl.BlockedLayout([1], [32], [4], [0]))
-X_TILE = gl.constexpr(gl.NVMMASharedLayout(128, 8, 2))
-W_TILE = gl.constexpr(gl.NVMMASharedLayout(128, 8, 3))
+X_TILE = gl.constexpr(gl.NVMMASharedLayout(LINE, 8, 2))
+W_TILE = gl.constexpr(gl.NVMMASharedLayout(LINE, 8, 3))
 X_SCALES = gl.constexpr(gl.SwizzledSharedLayout(1, 1, 1, [0]))
 
 # Its name from Triton 3.9 on, and before.
@@ -90,20 +91,9 @@ def _after(stage, phase):
 
 
 @gluon.jit
-def _load(
-    x_map,
-    w_map,
-    x_ring,
-    w_ring,
-    full,
-    empty,
-    tile_expert_ptr,
-    tile_start_ptr,
-    tiles,
-    n_tiles,
-    steps,
-):
+def _load(x_map, x_short_map, w_map, x_ring, w_ring, full, empty, places, steps):
     """One warp: fill stages as they are given back."""
+    tile_expert_ptr, tile_start_ptr, tile_end_ptr, tiles, n_tiles = places
     stage = 0
     phase = 1  # all are free at first
     for number in range(gl.program_id(0), tiles * n_tiles, gl.num_programs(0)):
@@ -111,27 +101,36 @@ def _load(
         expert = gl.load(tile_expert_ptr + tile)
         if expert >= 0:
             row = gl.load(tile_start_ptr + tile)
+            tall = gl.load(tile_end_ptr + tile) - row > PART_M
             for step in range(steps):
                 mbarrier.wait(empty.index(stage), phase)
                 bar = full.index(stage)
-                mbarrier.expect(bar, STAGE_BYTES)
-                at = [expert, column * BLOCK_N, step * 128]
-                _fetch(w_map, at, bar, w_ring.index(stage))
-                _fetch(x_map, [row, 2 * step * PLANE_K], bar, x_ring.index(2 * stage))
-                _fetch(x_map, [row, (2 * step + 1) * PLANE_K], bar, x_ring.index(2 * stage + 1))
+                w_at = [expert, column * BLOCK_N, step * LINE]
+                low = 2 * step * PLANE_K
+                high = low + PLANE_K
+                x_low, x_high = x_ring.index(2 * stage), x_ring.index(2 * stage + 1)
+                if tall:
+                    mbarrier.expect(bar, STAGE_BYTES)
+                    _fetch(x_map, [row, low], bar, x_low)
+                    _fetch(x_map, [row, high], bar, x_high)
+                else:
+                    mbarrier.expect(bar, SHORT_STAGE_BYTES)
+                    _fetch(x_short_map, [row, low], bar, x_low.slice(0, PART_M))
+                    _fetch(x_short_map, [row, high], bar, x_high.slice(0, PART_M))
+                _fetch(w_map, w_at, bar, w_ring.index(stage))
                 stage, phase = _after(stage, phase)
 
 
 @gluon.jit
 def _weights(w_ring, stage, half: gl.constexpr):
     """The weight rows of one group of warps."""
-    return w_ring.index(stage).reshape([128, 128]).slice(64 * half, 64)
+    return w_ring.index(stage).reshape([128, LINE]).slice(64 * half, 64)
 
 
 @gluon.jit
-def _dot(w, x_ring, plane, side: gl.constexpr, sums, use_acc: gl.constexpr):
-    """Start to multiply weights in registers by one half of the rows."""
-    x = x_ring.index(plane).slice(side * PART_M, PART_M).permute([1, 0])
+def _dot(w, x_ring, plane, first: gl.constexpr, rows: gl.constexpr, sums, use_acc: gl.constexpr):
+    """Start to multiply weights in registers by some rows of a plane."""
+    x = x_ring.index(plane).slice(first, rows).permute([1, 0])
     return warpgroup_mma(w, x, sums, use_acc=use_acc, is_async=True)
 
 
@@ -144,7 +143,7 @@ def _promote(total, scale, acc):
 @gluon.jit
 def _finish(acc, x_scale, first, end, y_ptr, col, N):
     """Scale the sums of PART_M rows, and store those before `end`."""
-    y = (acc * x_scale.load(gl.SliceLayout(0, SUMS))[None, :]).to(gl.bfloat16)
+    y = (acc * x_scale.load(gl.SliceLayout(0, PART))[None, :]).to(gl.bfloat16)
     y = gl.convert_layout(y.permute([1, 0]), RESULT)
     out_rows = first + gl.arange(0, PART_M, gl.SliceLayout(1, RESULT))
     out_cols = col + gl.arange(0, 64, gl.SliceLayout(0, RESULT))
@@ -163,60 +162,109 @@ def _clear(first, end, y_ptr, col, N):
 
 
 @gluon.jit
-def _multiply(given, half: gl.constexpr):
-    """Four warps: the sums of half of the weight rows of every tile."""
+def _tile(given, half: gl.constexpr, expert, column, first, end, stage, phase):
+    """Half of the weight rows of a tile by BLOCK_M rows."""
     x_ring, w_ring, x_scales, full, empty, x_scale_ptr, w_scale_ptr, y_ptr = given[:8]
-    tile_expert_ptr, tile_start_ptr, tile_end_ptr, tiles, n_tiles, group_pairs = given[8:14]
+    n_tiles, group_pairs = given[8:10]
     N = n_tiles * BLOCK_N
-    lanes = gl.arange(0, 64, gl.SliceLayout(1, SUMS))
+    lanes = gl.arange(0, 64, gl.SliceLayout(1, PART))
     w_rows = 64 * half + lanes
-    zero = gl.zeros([64, PART_M], gl.int32, SUMS)
+    zero = gl.zeros([64, PART_M], gl.int32, PART)
+    scales = w_scale_ptr + expert.to(gl.int64) * (2 * group_pairs * N)
+    scales += column * BLOCK_N
+    at = w_rows
+    left = gl.zeros([64, PART_M], gl.float32, PART)
+    right = gl.zeros([64, PART_M], gl.float32, PART)
+    for _ in range(group_pairs):
+        # Two groups, one in each plane, each by halves of the rows: a sum is scaled while
+        # the next one is made.
+        scale0 = gl.load(scales + at).to(gl.float32) * NIBBLE
+        scale1 = gl.load(scales + (at + N)).to(gl.float32) * NIBBLE
+        at += 2 * N
+        mbarrier.wait(full.index(stage), phase)
+        w = _weights(w_ring, stage, half).load(gl.DotOperandLayout(0, PART, 4))
+        low, high = _low(w), _high(w)
+        left0 = _dot(low, x_ring, 2 * stage, 0, PART_M, zero, False)
+        right0 = _dot(low, x_ring, 2 * stage, PART_M, PART_M, zero, False)
+        left0 = warpgroup_mma_wait(1, deps=[left0])
+        left = _promote(left0, scale0, left)
+        left1 = _dot(high, x_ring, 2 * stage + 1, 0, PART_M, zero, False)
+        right0 = warpgroup_mma_wait(1, deps=[right0])
+        right = _promote(right0, scale0, right)
+        right1 = _dot(high, x_ring, 2 * stage + 1, PART_M, PART_M, zero, False)
+        left1 = warpgroup_mma_wait(1, deps=[left1])
+        left = _promote(left1, scale1, left)
+        right1 = warpgroup_mma_wait(0, deps=[right1])
+        mbarrier.arrive(empty.index(stage), count=1)
+        stage, phase = _after(stage, phase)
+        right = _promote(right1, scale1, right)
+
+    col = column * BLOCK_N + 64 * half
+    rows = first + gl.arange(0, BLOCK_M, ROWS)
+    x_scale = x_scales.index(half)
+    x_scale.store(gl.load(x_scale_ptr + rows, mask=rows < end, other=0.0))
+    _finish(left, x_scale.slice(0, 64), first, end, y_ptr, col, N)
+    _finish(right, x_scale.slice(64, 64), first + 64, end, y_ptr, col, N)
+    return stage, phase
+
+
+@gluon.jit
+def _short_tile(given, half: gl.constexpr, expert, column, first, end, stage, phase):
+    """Half of the weight rows of a tile by PART_M rows or fewer."""
+    x_ring, w_ring, x_scales, full, empty, x_scale_ptr, w_scale_ptr, y_ptr = given[:8]
+    n_tiles, group_pairs = given[8:10]
+    N = n_tiles * BLOCK_N
+    lanes = gl.arange(0, 64, gl.SliceLayout(1, PART))
+    w_rows = 64 * half + lanes
+    zero = gl.zeros([64, PART_M], gl.int32, PART)
+    scales = w_scale_ptr + expert.to(gl.int64) * (2 * group_pairs * N)
+    scales += column * BLOCK_N
+    at = w_rows
+    acc = gl.zeros([64, PART_M], gl.float32, PART)
+    for _ in range(group_pairs):
+        # Two groups, one in each plane: a sum is scaled while
+        # the next one is made.
+        scale0 = gl.load(scales + at).to(gl.float32) * NIBBLE
+        scale1 = gl.load(scales + (at + N)).to(gl.float32) * NIBBLE
+        at += 2 * N
+        mbarrier.wait(full.index(stage), phase)
+        w = _weights(w_ring, stage, half).load(gl.DotOperandLayout(0, PART, 4))
+        low, high = _low(w), _high(w)
+        total0 = _dot(low, x_ring, 2 * stage, 0, PART_M, zero, False)
+        total1 = _dot(high, x_ring, 2 * stage + 1, 0, PART_M, zero, False)
+        total0 = warpgroup_mma_wait(1, deps=[total0])
+        acc = _promote(total0, scale0, acc)
+        total1 = warpgroup_mma_wait(0, deps=[total1])
+        mbarrier.arrive(empty.index(stage), count=1)
+        stage, phase = _after(stage, phase)
+        acc = _promote(total1, scale1, acc)
+
+    col = column * BLOCK_N + 64 * half
+    rows = first + gl.arange(0, PART_M, ROWS)
+    x_scale = x_scales.index(half).slice(0, PART_M)
+    x_scale.store(gl.load(x_scale_ptr + rows, mask=rows < end, other=0.0))
+    _finish(acc, x_scale, first, end, y_ptr, col, N)
+    return stage, phase
+
+
+@gluon.jit
+def _multiply(given, places, half: gl.constexpr):
+    """Four warps: the sums of half of the weight rows of every tile."""
+    tile_expert_ptr, tile_start_ptr, tile_end_ptr, tiles, n_tiles = places
     stage = 0
     phase = 0
     for number in range(gl.program_id(0), tiles * n_tiles, gl.num_programs(0)):
         tile, column = _place(number, n_tiles)
         expert = gl.load(tile_expert_ptr + tile)
-        col = column * BLOCK_N + 64 * half
+        first = gl.load(tile_start_ptr + tile)
+        end = gl.load(tile_end_ptr + tile)
         if expert >= 0:
-            scales = w_scale_ptr + expert.to(gl.int64) * (2 * group_pairs * N)
-            scales += column * BLOCK_N
-            at = w_rows
-            left = gl.zeros([64, PART_M], gl.float32, SUMS)
-            right = gl.zeros([64, PART_M], gl.float32, SUMS)
-            for _ in range(group_pairs):
-                # Two groups, one in each plane, each by halves of the rows: a sum is scaled while
-                # the next one is made.
-                scale0 = gl.load(scales + at).to(gl.float32) * NIBBLE
-                scale1 = gl.load(scales + (at + N)).to(gl.float32) * NIBBLE
-                at += 2 * N
-                mbarrier.wait(full.index(stage), phase)
-                w = _weights(w_ring, stage, half).load(NIBBLES)
-                low, high = _low(w), _high(w)
-                left0 = _dot(low, x_ring, 2 * stage, 0, zero, False)
-                right0 = _dot(low, x_ring, 2 * stage, 1, zero, False)
-                left0 = warpgroup_mma_wait(1, deps=[left0])
-                left = _promote(left0, scale0, left)
-                left1 = _dot(high, x_ring, 2 * stage + 1, 0, zero, False)
-                right0 = warpgroup_mma_wait(1, deps=[right0])
-                right = _promote(right0, scale0, right)
-                right1 = _dot(high, x_ring, 2 * stage + 1, 1, zero, False)
-                left1 = warpgroup_mma_wait(1, deps=[left1])
-                left = _promote(left1, scale1, left)
-                right1 = warpgroup_mma_wait(0, deps=[right1])
-                mbarrier.arrive(empty.index(stage), count=1)
-                stage, phase = _after(stage, phase)
-                right = _promote(right1, scale1, right)
-
-            first = gl.load(tile_start_ptr + tile)
-            end = gl.load(tile_end_ptr + tile)
-            rows = first + gl.arange(0, BLOCK_M, ROWS)
-            x_scale = x_scales.index(half)
-            x_scale.store(gl.load(x_scale_ptr + rows, mask=rows < end, other=0.0))
-            _finish(left, x_scale.slice(0, 64), first, end, y_ptr, col, N)
-            _finish(right, x_scale.slice(64, 64), first + 64, end, y_ptr, col, N)
+            if end - first > PART_M:
+                stage, phase = _tile(given, half, expert, column, first, end, stage, phase)
+            else:
+                stage, phase = _short_tile(given, half, expert, column, first, end, stage, phase)
         else:
-            first = gl.load(tile_start_ptr + tile)
-            _clear(first, gl.load(tile_end_ptr + tile), y_ptr, col, N)
+            _clear(first, end, given[7], column * BLOCK_N + 64 * half, n_tiles * BLOCK_N)
 
 
 @gluon.jit(do_not_specialize=["rows", "experts", "n_tiles", "group_pairs", "tiles"])
@@ -238,24 +286,25 @@ def down_w4g128_a8_bf16_v1_sm_90_m128n128k128_w8s4_ptx_specialized_columns(
     N = n_tiles * BLOCK_N
     K = group_pairs * (2 * GROUP_K)
     row_bytes = K // 2
-    x_map = tma.make_tensor_descriptor(x_ptr, [rows, K], [K, 1], [BLOCK_M, 128], X_TILE)
+    x_map = tma.make_tensor_descriptor(x_ptr, [rows, K], [K, 1], [BLOCK_M, LINE], X_TILE)
+    x_short_map = tma.make_tensor_descriptor(x_ptr, [rows, K], [K, 1], [PART_M, LINE], X_TILE)
     one = N.to(gl.int64) * row_bytes  # bytes of an expert
     w_map = tma.make_tensor_descriptor(
         w_ptr,
         [experts, N, row_bytes],
         [one, row_bytes, 1],
-        [1, BLOCK_N, 128],
+        [1, BLOCK_N, LINE],
         W_TILE,
     )
-    w_ring = gl.allocate_shared_memory(gl.int8, [STAGES, 1, BLOCK_N, 128], W_TILE)
-    x_ring = gl.allocate_shared_memory(gl.int8, [2 * STAGES, BLOCK_M, 128], X_TILE)
+    w_ring = gl.allocate_shared_memory(gl.int8, [STAGES, 1, BLOCK_N, LINE], W_TILE)
+    x_ring = gl.allocate_shared_memory(gl.int8, [2 * STAGES, BLOCK_M, LINE], X_TILE)
     x_scales = gl.allocate_shared_memory(gl.float32, [2, BLOCK_M], X_SCALES)
     full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     for stage in gl.static_range(STAGES):
         mbarrier.init(full.index(stage), count=1)
         mbarrier.init(empty.index(stage), count=2)  # both halves give a stage back
-    multiply = (
+    given = (
         x_ring,
         w_ring,
         x_scales,
@@ -264,28 +313,23 @@ def down_w4g128_a8_bf16_v1_sm_90_m128n128k128_w8s4_ptx_specialized_columns(
         x_scale_ptr,
         w_scale_ptr,
         y_ptr,
-        tile_expert_ptr,
-        tile_start_ptr,
-        tile_end_ptr,
-        tiles,
         n_tiles,
         group_pairs,
     )
+    places = (tile_expert_ptr, tile_start_ptr, tile_end_ptr, tiles, n_tiles)
     load = (
         x_map,
+        x_short_map,
         w_map,
         x_ring,
         w_ring,
         full,
         empty,
-        tile_expert_ptr,
-        tile_start_ptr,
-        tiles,
-        n_tiles,
+        places,
         group_pairs,
     )
     gl.warp_specialize(
-        [(_multiply, (multiply, 0)), (_multiply, (multiply, 1)), (_load, load)],
+        [(_multiply, (given, places, 0)), (_multiply, (given, places, 1)), (_load, load)],
         [4, 1],  # warps after the first four
         [240, 24],  # registers of their threads; the first four have what is left
     )

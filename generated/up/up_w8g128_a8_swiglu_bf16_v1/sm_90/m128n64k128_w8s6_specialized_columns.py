@@ -25,17 +25,19 @@ GROUP_K = gl.constexpr(128)  # K elements that share one weight scale
 # four warps multiply them, half of the weight rows each. Weights are a product's first operand.
 BLOCK_M = gl.constexpr(128)  # rows of a tile
 BLOCK_N = gl.constexpr(64)  # columns of a tile
-STAGES = gl.constexpr(6)  # tiles of 128 bytes of every row, in the ring
+LINE = gl.constexpr(128)  # bytes of every row in a stage
+STAGES = gl.constexpr(6)  # of the ring
 STAGE_BYTES = gl.constexpr(32768)  # of a stage: weights and rows
 PART_M = gl.constexpr(64)  # rows whose results are stored at once
+SHORT_STAGE_BYTES = gl.constexpr(24576)  # of a tile by PART_M rows or fewer
 
 # Layouts of registers, and of tiles in shared memory.
 SUMS = gl.constexpr(gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 128, 32]))
 PART = gl.constexpr(gl.NVMMADistributedLayout([3, 0], [4, 1], [16, PART_M, 32]))
 RESULT = gl.constexpr(gl.BlockedLayout([1, 8], [8, 4], [4, 1], [1, 0]))
 ROWS = gl.constexpr(gl.BlockedLayout([1], [32], [4], [0]))
-X_TILE = gl.constexpr(gl.NVMMASharedLayout(128, 8, 2))
-W_TILE = gl.constexpr(gl.NVMMASharedLayout(128, 8, 5))
+X_TILE = gl.constexpr(gl.NVMMASharedLayout(LINE, 8, 2))
+W_TILE = gl.constexpr(gl.NVMMASharedLayout(LINE, 8, 5))
 X_SCALES = gl.constexpr(gl.SwizzledSharedLayout(1, 1, 1, [0]))
 
 # Its name from Triton 3.9 on, and before.
@@ -96,20 +98,9 @@ def _after(stage, phase):
 
 
 @gluon.jit
-def _load(
-    x_map,
-    w_map,
-    x_ring,
-    w_ring,
-    full,
-    empty,
-    tile_expert_ptr,
-    tile_start_ptr,
-    tiles,
-    n_tiles,
-    steps,
-):
+def _load(x_map, x_short_map, w_map, x_ring, w_ring, full, empty, places, steps):
     """One warp: fill stages as they are given back."""
+    tile_expert_ptr, tile_start_ptr, tile_end_ptr, tiles, n_tiles = places
     stage = 0
     phase = 1  # all are free at first
     for number in range(gl.program_id(0), tiles * n_tiles, gl.num_programs(0)):
@@ -117,26 +108,34 @@ def _load(
         expert = gl.load(tile_expert_ptr + tile)
         if expert >= 0:
             row = gl.load(tile_start_ptr + tile)
+            tall = gl.load(tile_end_ptr + tile) - row > PART_M
             for step in range(steps):
                 mbarrier.wait(empty.index(stage), phase)
                 bar = full.index(stage)
-                mbarrier.expect(bar, STAGE_BYTES)
-                at = [expert, column * (BLOCK_N // 8), 0, 0, step * 128]
-                _fetch(w_map, at, bar, w_ring.index(stage))
-                _fetch(x_map, [row, step * 128], bar, x_ring.index(stage))
+                w_at = [expert, column * (BLOCK_N // 8), 0, 0, step * LINE]
+                x = x_ring.index(stage)
+                if tall:
+                    mbarrier.expect(bar, STAGE_BYTES)
+                    _fetch(x_map, [row, step * LINE], bar, x)
+                else:
+                    mbarrier.expect(bar, SHORT_STAGE_BYTES)
+                    _fetch(x_short_map, [row, step * LINE], bar, x.slice(0, PART_M))
+                _fetch(w_map, w_at, bar, w_ring.index(stage))
                 stage, phase = _after(stage, phase)
 
 
 @gluon.jit
 def _weights(w_ring, stage, half: gl.constexpr):
     """The weight rows of one group of warps."""
-    return w_ring.index(stage).reshape([128, 128]).slice(64 * half, 64)
+    return w_ring.index(stage).reshape([128, LINE]).slice(64 * half, 64)
 
 
 @gluon.jit
-def _dot(w_ring, x_ring, stage, half: gl.constexpr, sums, use_acc: gl.constexpr):
-    """Start to multiply the tiles of a stage."""
-    w, x = _weights(w_ring, stage, half), x_ring.index(stage).permute([1, 0])
+def _dot(
+    w_ring, x_ring, stage, half: gl.constexpr, rows: gl.constexpr, sums, use_acc: gl.constexpr
+):
+    """Start to multiply the weights of a stage by its first rows."""
+    w, x = _weights(w_ring, stage, half), x_ring.index(stage).slice(0, rows).permute([1, 0])
     return warpgroup_mma(w, x, sums, use_acc=use_acc, is_async=True)
 
 
@@ -170,63 +169,125 @@ def _finish(acc, x_scale, first, end, a_ptr, col, N):
 
 
 @gluon.jit
-def _multiply(given, half: gl.constexpr):
-    """Four warps: the sums of half of the weight rows of every tile."""
+def _tile(given, half: gl.constexpr, expert, column, first, end, stage, phase):
+    """Half of the weight rows of a tile by BLOCK_M rows."""
     x_ring, w_ring, x_scales, full, empty, x_scale_ptr, w_scale_ptr, a_ptr = given[:8]
-    tile_expert_ptr, tile_start_ptr, tile_end_ptr, tiles, n_tiles, groups = given[8:14]
+    n_tiles, groups = given[8:10]
     N = n_tiles * BLOCK_N
     lanes = gl.arange(0, 64, gl.SliceLayout(1, SUMS))
     # Eight gate rows, then the up rows of the same columns: one thread has both sums of an output.
     w_rows = 32 * half + lanes // 16 * 8 + lanes % 8 + lanes // 8 % 2 * N
     zero = gl.zeros([64, BLOCK_M], gl.int32, SUMS)
+    scales = w_scale_ptr + expert.to(gl.int64) * (groups * (2 * N))
+    scales += column * BLOCK_N
+    at = w_rows
+    acc = gl.zeros([64, BLOCK_M], gl.float32, SUMS)
+    for _ in range(groups // 2):
+        # Two groups: the sum of one is scaled while that of the other is made.
+        scale0 = gl.load(scales + at).to(gl.float32)
+        scale1 = gl.load(scales + (at + 2 * N)).to(gl.float32)
+        at += 2 * (2 * N)
+        mbarrier.wait(full.index(stage), phase)
+        total0 = _dot(w_ring, x_ring, stage, half, BLOCK_M, zero, False)
+        last = stage
+        stage, phase = _after(stage, phase)
+        mbarrier.wait(full.index(stage), phase)
+        total1 = _dot(w_ring, x_ring, stage, half, BLOCK_M, zero, False)
+        total0 = warpgroup_mma_wait(1, deps=[total0])
+        mbarrier.arrive(empty.index(last), count=1)
+        last = stage
+        stage, phase = _after(stage, phase)
+        acc = _promote(total0, scale0, acc)
+        total1 = warpgroup_mma_wait(0, deps=[total1])
+        mbarrier.arrive(empty.index(last), count=1)
+        acc = _promote(total1, scale1, acc)
+    if groups % 2:
+        scale0 = gl.load(scales + at).to(gl.float32)
+        mbarrier.wait(full.index(stage), phase)
+        total0 = _dot(w_ring, x_ring, stage, half, BLOCK_M, zero, False)
+        last = stage
+        stage, phase = _after(stage, phase)
+        total0 = warpgroup_mma_wait(0, deps=[total0])
+        mbarrier.arrive(empty.index(last), count=1)
+        acc = _promote(total0, scale0, acc)
+
+    col = column * BLOCK_N + 32 * half
+    rows = first + gl.arange(0, BLOCK_M, ROWS)
+    x_scale = x_scales.index(half)
+    x_scale.store(gl.load(x_scale_ptr + rows, mask=rows < end, other=0.0))
+    part0, part1 = _halves(acc, PART)
+    _finish(part0, x_scale.slice(0, 64), first, end, a_ptr, col, N)
+    _finish(part1, x_scale.slice(64, 64), first + 64, end, a_ptr, col, N)
+    return stage, phase
+
+
+@gluon.jit
+def _short_tile(given, half: gl.constexpr, expert, column, first, end, stage, phase):
+    """Half of the weight rows of a tile by PART_M rows or fewer."""
+    x_ring, w_ring, x_scales, full, empty, x_scale_ptr, w_scale_ptr, a_ptr = given[:8]
+    n_tiles, groups = given[8:10]
+    N = n_tiles * BLOCK_N
+    lanes = gl.arange(0, 64, gl.SliceLayout(1, PART))
+    # Eight gate rows, then the up rows of the same columns: one thread has both sums of an output.
+    w_rows = 32 * half + lanes // 16 * 8 + lanes % 8 + lanes // 8 % 2 * N
+    zero = gl.zeros([64, PART_M], gl.int32, PART)
+    scales = w_scale_ptr + expert.to(gl.int64) * (groups * (2 * N))
+    scales += column * BLOCK_N
+    at = w_rows
+    acc = gl.zeros([64, PART_M], gl.float32, PART)
+    for _ in range(groups // 2):
+        # Two groups: the sum of one is scaled while that of the other is made.
+        scale0 = gl.load(scales + at).to(gl.float32)
+        scale1 = gl.load(scales + (at + 2 * N)).to(gl.float32)
+        at += 2 * (2 * N)
+        mbarrier.wait(full.index(stage), phase)
+        total0 = _dot(w_ring, x_ring, stage, half, PART_M, zero, False)
+        last = stage
+        stage, phase = _after(stage, phase)
+        mbarrier.wait(full.index(stage), phase)
+        total1 = _dot(w_ring, x_ring, stage, half, PART_M, zero, False)
+        total0 = warpgroup_mma_wait(1, deps=[total0])
+        mbarrier.arrive(empty.index(last), count=1)
+        last = stage
+        stage, phase = _after(stage, phase)
+        acc = _promote(total0, scale0, acc)
+        total1 = warpgroup_mma_wait(0, deps=[total1])
+        mbarrier.arrive(empty.index(last), count=1)
+        acc = _promote(total1, scale1, acc)
+    if groups % 2:
+        scale0 = gl.load(scales + at).to(gl.float32)
+        mbarrier.wait(full.index(stage), phase)
+        total0 = _dot(w_ring, x_ring, stage, half, PART_M, zero, False)
+        last = stage
+        stage, phase = _after(stage, phase)
+        total0 = warpgroup_mma_wait(0, deps=[total0])
+        mbarrier.arrive(empty.index(last), count=1)
+        acc = _promote(total0, scale0, acc)
+
+    col = column * BLOCK_N + 32 * half
+    rows = first + gl.arange(0, PART_M, ROWS)
+    x_scale = x_scales.index(half).slice(0, PART_M)
+    x_scale.store(gl.load(x_scale_ptr + rows, mask=rows < end, other=0.0))
+    _finish(acc, x_scale, first, end, a_ptr, col, N)
+    return stage, phase
+
+
+@gluon.jit
+def _multiply(given, places, half: gl.constexpr):
+    """Four warps: the sums of half of the weight rows of every tile."""
+    tile_expert_ptr, tile_start_ptr, tile_end_ptr, tiles, n_tiles = places
     stage = 0
     phase = 0
     for number in range(gl.program_id(0), tiles * n_tiles, gl.num_programs(0)):
         tile, column = _place(number, n_tiles)
         expert = gl.load(tile_expert_ptr + tile)
-        col = column * BLOCK_N + 32 * half
+        first = gl.load(tile_start_ptr + tile)
+        end = gl.load(tile_end_ptr + tile)
         if expert >= 0:
-            scales = w_scale_ptr + expert.to(gl.int64) * (groups * (2 * N))
-            scales += column * BLOCK_N
-            at = w_rows
-            acc = gl.zeros([64, BLOCK_M], gl.float32, SUMS)
-            for _ in range(groups // 2):
-                # Two groups: the sum of one is scaled while that of the other is made.
-                scale0 = gl.load(scales + at).to(gl.float32)
-                scale1 = gl.load(scales + (at + 2 * N)).to(gl.float32)
-                at += 2 * (2 * N)
-                mbarrier.wait(full.index(stage), phase)
-                total0 = _dot(w_ring, x_ring, stage, half, zero, False)
-                last = stage
-                stage, phase = _after(stage, phase)
-                mbarrier.wait(full.index(stage), phase)
-                total1 = _dot(w_ring, x_ring, stage, half, zero, False)
-                total0 = warpgroup_mma_wait(1, deps=[total0])
-                mbarrier.arrive(empty.index(last), count=1)
-                last = stage
-                stage, phase = _after(stage, phase)
-                acc = _promote(total0, scale0, acc)
-                total1 = warpgroup_mma_wait(0, deps=[total1])
-                mbarrier.arrive(empty.index(last), count=1)
-                acc = _promote(total1, scale1, acc)
-            if groups % 2:
-                scale0 = gl.load(scales + at).to(gl.float32)
-                mbarrier.wait(full.index(stage), phase)
-                total0 = _dot(w_ring, x_ring, stage, half, zero, False)
-                last = stage
-                stage, phase = _after(stage, phase)
-                total0 = warpgroup_mma_wait(0, deps=[total0])
-                mbarrier.arrive(empty.index(last), count=1)
-                acc = _promote(total0, scale0, acc)
-
-            first = gl.load(tile_start_ptr + tile)
-            end = gl.load(tile_end_ptr + tile)
-            rows = first + gl.arange(0, BLOCK_M, ROWS)
-            x_scale = x_scales.index(half)
-            x_scale.store(gl.load(x_scale_ptr + rows, mask=rows < end, other=0.0))
-            part0, part1 = _halves(acc, PART)
-            _finish(part0, x_scale.slice(0, 64), first, end, a_ptr, col, N)
-            _finish(part1, x_scale.slice(64, 64), first + 64, end, a_ptr, col, N)
+            if end - first > PART_M:
+                stage, phase = _tile(given, half, expert, column, first, end, stage, phase)
+            else:
+                stage, phase = _short_tile(given, half, expert, column, first, end, stage, phase)
 
 
 @gluon.jit(do_not_specialize=["rows", "experts", "n_tiles", "groups", "tiles"])
@@ -247,24 +308,25 @@ def up_w8g128_a8_swiglu_bf16_v1_sm_90_m128n64k128_w8s6_specialized_columns(
 ):
     N = n_tiles * BLOCK_N
     K = groups * GROUP_K
-    x_map = tma.make_tensor_descriptor(x_ptr, [rows, K], [K, 1], [BLOCK_M, 128], X_TILE)
+    x_map = tma.make_tensor_descriptor(x_ptr, [rows, K], [K, 1], [BLOCK_M, LINE], X_TILE)
+    x_short_map = tma.make_tensor_descriptor(x_ptr, [rows, K], [K, 1], [PART_M, LINE], X_TILE)
     one = (2 * N).to(gl.int64) * K  # bytes of an expert
     w_map = tma.make_tensor_descriptor(
         w_ptr,
         [experts, N // 8, 2, 8, K],
         [one, 8 * K, N * K, K, 1],
-        [1, BLOCK_N // 8, 2, 8, 128],
+        [1, BLOCK_N // 8, 2, 8, LINE],
         W_TILE,
     )
-    w_ring = gl.allocate_shared_memory(gl.int8, [STAGES, 1, BLOCK_N // 8, 2, 8, 128], W_TILE)
-    x_ring = gl.allocate_shared_memory(gl.int8, [STAGES, BLOCK_M, 128], X_TILE)
+    w_ring = gl.allocate_shared_memory(gl.int8, [STAGES, 1, BLOCK_N // 8, 2, 8, LINE], W_TILE)
+    x_ring = gl.allocate_shared_memory(gl.int8, [STAGES, BLOCK_M, LINE], X_TILE)
     x_scales = gl.allocate_shared_memory(gl.float32, [2, BLOCK_M], X_SCALES)
     full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     for stage in gl.static_range(STAGES):
         mbarrier.init(full.index(stage), count=1)
         mbarrier.init(empty.index(stage), count=2)  # both halves give a stage back
-    multiply = (
+    given = (
         x_ring,
         w_ring,
         x_scales,
@@ -273,28 +335,23 @@ def up_w8g128_a8_swiglu_bf16_v1_sm_90_m128n64k128_w8s6_specialized_columns(
         x_scale_ptr,
         w_scale_ptr,
         a_ptr,
-        tile_expert_ptr,
-        tile_start_ptr,
-        tile_end_ptr,
-        tiles,
         n_tiles,
         groups,
     )
+    places = (tile_expert_ptr, tile_start_ptr, tile_end_ptr, tiles, n_tiles)
     load = (
         x_map,
+        x_short_map,
         w_map,
         x_ring,
         w_ring,
         full,
         empty,
-        tile_expert_ptr,
-        tile_start_ptr,
-        tiles,
-        n_tiles,
+        places,
         groups,
     )
     gl.warp_specialize(
-        [(_multiply, (multiply, 0)), (_multiply, (multiply, 1)), (_load, load)],
+        [(_multiply, (given, places, 0)), (_multiply, (given, places, 1)), (_load, load)],
         [4, 1],  # warps after the first four
         [240, 24],  # registers of their threads; the first four have what is left
     )

@@ -23,19 +23,20 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 # four warps multiply them, half of the weight rows each. Weights are a product's first operand.
 BLOCK_M = gl.constexpr(256)  # rows of a tile
 BLOCK_N = gl.constexpr(64)  # columns of a tile
-STAGES = gl.constexpr(4)  # tiles of 128 bytes of every row, in the ring
+LINE = gl.constexpr(128)  # bytes of every row in a stage
+STAGES = gl.constexpr(4)  # of the ring
 STAGE_BYTES = gl.constexpr(49152)  # of a stage: weights and rows
 PART_M = gl.constexpr(64)  # rows whose results are stored at once
+SHORT_STAGE_BYTES = gl.constexpr(24576)  # of a tile by PART_M rows or fewer
 TILE_BLOCK = gl.constexpr(8)  # row tiles that take turns at the same columns
 
 # Layouts of registers, and of tiles in shared memory.
 SUMS = gl.constexpr(gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 128, 32]))
-HALF = gl.constexpr(gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 128, 32]))
 PART = gl.constexpr(gl.NVMMADistributedLayout([3, 0], [4, 1], [16, PART_M, 32]))
 RESULT = gl.constexpr(gl.BlockedLayout([1, 8], [8, 4], [4, 1], [1, 0]))
 ROWS = gl.constexpr(gl.BlockedLayout([1], [32], [4], [0]))
-X_TILE = gl.constexpr(gl.NVMMASharedLayout(128, 8, 2))
-W_TILE = gl.constexpr(gl.NVMMASharedLayout(128, 8, 5))
+X_TILE = gl.constexpr(gl.NVMMASharedLayout(LINE, 8, 2))
+W_TILE = gl.constexpr(gl.NVMMASharedLayout(LINE, 8, 5))
 X_SCALES = gl.constexpr(gl.SwizzledSharedLayout(1, 1, 1, [0]))
 
 # Its name from Triton 3.9 on, and before.
@@ -98,20 +99,9 @@ def _after(stage, phase):
 
 
 @gluon.jit
-def _load(
-    x_map,
-    w_map,
-    x_ring,
-    w_ring,
-    full,
-    empty,
-    tile_expert_ptr,
-    tile_start_ptr,
-    tiles,
-    n_tiles,
-    steps,
-):
+def _load(x_map, x_short_map, w_map, x_ring, w_ring, full, empty, places, steps):
     """One warp: fill stages as they are given back."""
+    tile_expert_ptr, tile_start_ptr, tile_end_ptr, tiles, n_tiles = places
     stage = 0
     phase = 1  # all are free at first
     for number in range(gl.program_id(0), tiles * n_tiles, gl.num_programs(0)):
@@ -119,26 +109,34 @@ def _load(
         expert = gl.load(tile_expert_ptr + tile)
         if expert >= 0:
             row = gl.load(tile_start_ptr + tile)
+            tall = gl.load(tile_end_ptr + tile) - row > PART_M
             for step in range(steps):
                 mbarrier.wait(empty.index(stage), phase)
                 bar = full.index(stage)
-                mbarrier.expect(bar, STAGE_BYTES)
-                at = [expert, column * (BLOCK_N // 8), 0, 0, step * 128]
-                _fetch(w_map, at, bar, w_ring.index(stage))
-                _fetch(x_map, [row, step * 128], bar, x_ring.index(stage))
+                w_at = [expert, column * (BLOCK_N // 8), 0, 0, step * LINE]
+                x = x_ring.index(stage)
+                if tall:
+                    mbarrier.expect(bar, STAGE_BYTES)
+                    _fetch(x_map, [row, step * LINE], bar, x)
+                else:
+                    mbarrier.expect(bar, SHORT_STAGE_BYTES)
+                    _fetch(x_short_map, [row, step * LINE], bar, x.slice(0, PART_M))
+                _fetch(w_map, w_at, bar, w_ring.index(stage))
                 stage, phase = _after(stage, phase)
 
 
 @gluon.jit
 def _weights(w_ring, stage, half: gl.constexpr):
     """The weight rows of one group of warps."""
-    return w_ring.index(stage).reshape([128, 128]).slice(64 * half, 64)
+    return w_ring.index(stage).reshape([128, LINE]).slice(64 * half, 64)
 
 
 @gluon.jit
-def _dot(w_ring, x_ring, stage, half: gl.constexpr, sums, use_acc: gl.constexpr):
-    """Start to multiply the tiles of a stage."""
-    w, x = _weights(w_ring, stage, half), x_ring.index(stage).permute([1, 0])
+def _dot(
+    w_ring, x_ring, stage, half: gl.constexpr, rows: gl.constexpr, sums, use_acc: gl.constexpr
+):
+    """Start to multiply the weights of a stage by its first rows."""
+    w, x = _weights(w_ring, stage, half), x_ring.index(stage).slice(0, rows).permute([1, 0])
     return warpgroup_mma(w, x, sums, use_acc=use_acc, is_async=True)
 
 
@@ -170,52 +168,99 @@ def _finish(total, w_scale, x_scale, first, end, a_ptr, col, N):
 
 
 @gluon.jit
-def _multiply(given, half: gl.constexpr):
-    """Four warps: the sums of half of the weight rows of every tile."""
+def _tile(given, half: gl.constexpr, expert, column, first, end, stage, phase):
+    """Half of the weight rows of a tile by BLOCK_M rows."""
     x_ring, w_ring, x_scales, full, empty, x_scale_ptr, w_scale_ptr, a_ptr = given[:8]
-    tile_expert_ptr, tile_start_ptr, tile_end_ptr, tiles, n_tiles, k_tiles = given[8:14]
+    n_tiles, k_tiles = given[8:10]
     N = n_tiles * BLOCK_N
     lanes = gl.arange(0, 64, gl.SliceLayout(1, SUMS))
     # Eight gate rows, then the up rows of the same columns: one thread has both sums of an output.
     w_rows = 32 * half + lanes // 16 * 8 + lanes % 8 + lanes // 8 % 2 * N
     zero = gl.zeros([64, BLOCK_M], gl.int32, SUMS)
+    scales = w_scale_ptr + expert.to(gl.int64) * (2 * N) + column * BLOCK_N
+    w_scale = gl.load(scales + w_rows).to(gl.float32)
+    # One scale for all of K: the sum stays an integer.
+    mbarrier.wait(full.index(stage), phase)
+    total = _dot(w_ring, x_ring, stage, half, BLOCK_M, zero, False)
+    last = stage
+    stage, phase = _after(stage, phase)
+    for _ in range(1, k_tiles):
+        mbarrier.wait(full.index(stage), phase)
+        total = _dot(w_ring, x_ring, stage, half, BLOCK_M, total, True)
+        # All products but the newest are done.
+        total = warpgroup_mma_init(warpgroup_mma_wait(1, deps=[total]))
+        mbarrier.arrive(empty.index(last), count=1)
+        last = stage
+        stage, phase = _after(stage, phase)
+    total = warpgroup_mma_wait(0, deps=[total])
+    mbarrier.arrive(empty.index(last), count=1)
+
+    col = column * BLOCK_N + 32 * half
+    rows = first + gl.arange(0, BLOCK_M, ROWS)
+    x_scale = x_scales.index(half)
+    x_scale.store(gl.load(x_scale_ptr + rows, mask=rows < end, other=0.0))
+    left, right = _halves(total, SUMS)
+    part0, part1 = _halves(left, PART)
+    part2, part3 = _halves(right, PART)
+    _finish(part0, w_scale, x_scale.slice(0, 64), first, end, a_ptr, col, N)
+    _finish(part1, w_scale, x_scale.slice(64, 64), first + 64, end, a_ptr, col, N)
+    _finish(part2, w_scale, x_scale.slice(128, 64), first + 128, end, a_ptr, col, N)
+    _finish(part3, w_scale, x_scale.slice(192, 64), first + 192, end, a_ptr, col, N)
+    return stage, phase
+
+
+@gluon.jit
+def _short_tile(given, half: gl.constexpr, expert, column, first, end, stage, phase):
+    """Half of the weight rows of a tile by PART_M rows or fewer."""
+    x_ring, w_ring, x_scales, full, empty, x_scale_ptr, w_scale_ptr, a_ptr = given[:8]
+    n_tiles, k_tiles = given[8:10]
+    N = n_tiles * BLOCK_N
+    lanes = gl.arange(0, 64, gl.SliceLayout(1, PART))
+    # Eight gate rows, then the up rows of the same columns: one thread has both sums of an output.
+    w_rows = 32 * half + lanes // 16 * 8 + lanes % 8 + lanes // 8 % 2 * N
+    zero = gl.zeros([64, PART_M], gl.int32, PART)
+    scales = w_scale_ptr + expert.to(gl.int64) * (2 * N) + column * BLOCK_N
+    w_scale = gl.load(scales + w_rows).to(gl.float32)
+    # One scale for all of K: the sum stays an integer.
+    mbarrier.wait(full.index(stage), phase)
+    total = _dot(w_ring, x_ring, stage, half, PART_M, zero, False)
+    last = stage
+    stage, phase = _after(stage, phase)
+    for _ in range(1, k_tiles):
+        mbarrier.wait(full.index(stage), phase)
+        total = _dot(w_ring, x_ring, stage, half, PART_M, total, True)
+        # All products but the newest are done.
+        total = warpgroup_mma_init(warpgroup_mma_wait(1, deps=[total]))
+        mbarrier.arrive(empty.index(last), count=1)
+        last = stage
+        stage, phase = _after(stage, phase)
+    total = warpgroup_mma_wait(0, deps=[total])
+    mbarrier.arrive(empty.index(last), count=1)
+
+    col = column * BLOCK_N + 32 * half
+    rows = first + gl.arange(0, PART_M, ROWS)
+    x_scale = x_scales.index(half).slice(0, PART_M)
+    x_scale.store(gl.load(x_scale_ptr + rows, mask=rows < end, other=0.0))
+    _finish(total, w_scale, x_scale, first, end, a_ptr, col, N)
+    return stage, phase
+
+
+@gluon.jit
+def _multiply(given, places, half: gl.constexpr):
+    """Four warps: the sums of half of the weight rows of every tile."""
+    tile_expert_ptr, tile_start_ptr, tile_end_ptr, tiles, n_tiles = places
     stage = 0
     phase = 0
     for number in range(gl.program_id(0), tiles * n_tiles, gl.num_programs(0)):
         tile, column = _place(number, tiles, n_tiles)
         expert = gl.load(tile_expert_ptr + tile)
-        col = column * BLOCK_N + 32 * half
+        first = gl.load(tile_start_ptr + tile)
+        end = gl.load(tile_end_ptr + tile)
         if expert >= 0:
-            scales = w_scale_ptr + expert.to(gl.int64) * (2 * N) + column * BLOCK_N
-            w_scale = gl.load(scales + w_rows).to(gl.float32)
-            # One scale for all of K: the sum stays an integer.
-            mbarrier.wait(full.index(stage), phase)
-            total = _dot(w_ring, x_ring, stage, half, zero, False)
-            last = stage
-            stage, phase = _after(stage, phase)
-            for _ in range(1, k_tiles):
-                mbarrier.wait(full.index(stage), phase)
-                total = _dot(w_ring, x_ring, stage, half, total, True)
-                # All products but the newest are done.
-                total = warpgroup_mma_init(warpgroup_mma_wait(1, deps=[total]))
-                mbarrier.arrive(empty.index(last), count=1)
-                last = stage
-                stage, phase = _after(stage, phase)
-            total = warpgroup_mma_wait(0, deps=[total])
-            mbarrier.arrive(empty.index(last), count=1)
-
-            first = gl.load(tile_start_ptr + tile)
-            end = gl.load(tile_end_ptr + tile)
-            rows = first + gl.arange(0, BLOCK_M, ROWS)
-            x_scale = x_scales.index(half)
-            x_scale.store(gl.load(x_scale_ptr + rows, mask=rows < end, other=0.0))
-            left, right = _halves(total, HALF)
-            part0, part1 = _halves(left, PART)
-            part2, part3 = _halves(right, PART)
-            _finish(part0, w_scale, x_scale.slice(0, 64), first, end, a_ptr, col, N)
-            _finish(part1, w_scale, x_scale.slice(64, 64), first + 64, end, a_ptr, col, N)
-            _finish(part2, w_scale, x_scale.slice(128, 64), first + 128, end, a_ptr, col, N)
-            _finish(part3, w_scale, x_scale.slice(192, 64), first + 192, end, a_ptr, col, N)
+            if end - first > PART_M:
+                stage, phase = _tile(given, half, expert, column, first, end, stage, phase)
+            else:
+                stage, phase = _short_tile(given, half, expert, column, first, end, stage, phase)
 
 
 @gluon.jit(do_not_specialize=["rows", "experts", "n_tiles", "k_tiles", "tiles"])
@@ -236,24 +281,25 @@ def up_w8gn_a8_swiglu_bf16_v1_sm_90_m256n64k128_w8s4_specialized_blocks(
 ):
     N = n_tiles * BLOCK_N
     K = k_tiles * 128
-    x_map = tma.make_tensor_descriptor(x_ptr, [rows, K], [K, 1], [BLOCK_M, 128], X_TILE)
+    x_map = tma.make_tensor_descriptor(x_ptr, [rows, K], [K, 1], [BLOCK_M, LINE], X_TILE)
+    x_short_map = tma.make_tensor_descriptor(x_ptr, [rows, K], [K, 1], [PART_M, LINE], X_TILE)
     one = (2 * N).to(gl.int64) * K  # bytes of an expert
     w_map = tma.make_tensor_descriptor(
         w_ptr,
         [experts, N // 8, 2, 8, K],
         [one, 8 * K, N * K, K, 1],
-        [1, BLOCK_N // 8, 2, 8, 128],
+        [1, BLOCK_N // 8, 2, 8, LINE],
         W_TILE,
     )
-    w_ring = gl.allocate_shared_memory(gl.int8, [STAGES, 1, BLOCK_N // 8, 2, 8, 128], W_TILE)
-    x_ring = gl.allocate_shared_memory(gl.int8, [STAGES, BLOCK_M, 128], X_TILE)
+    w_ring = gl.allocate_shared_memory(gl.int8, [STAGES, 1, BLOCK_N // 8, 2, 8, LINE], W_TILE)
+    x_ring = gl.allocate_shared_memory(gl.int8, [STAGES, BLOCK_M, LINE], X_TILE)
     x_scales = gl.allocate_shared_memory(gl.float32, [2, BLOCK_M], X_SCALES)
     full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     for stage in gl.static_range(STAGES):
         mbarrier.init(full.index(stage), count=1)
         mbarrier.init(empty.index(stage), count=2)  # both halves give a stage back
-    multiply = (
+    given = (
         x_ring,
         w_ring,
         x_scales,
@@ -262,28 +308,23 @@ def up_w8gn_a8_swiglu_bf16_v1_sm_90_m256n64k128_w8s4_specialized_blocks(
         x_scale_ptr,
         w_scale_ptr,
         a_ptr,
-        tile_expert_ptr,
-        tile_start_ptr,
-        tile_end_ptr,
-        tiles,
         n_tiles,
         k_tiles,
     )
+    places = (tile_expert_ptr, tile_start_ptr, tile_end_ptr, tiles, n_tiles)
     load = (
         x_map,
+        x_short_map,
         w_map,
         x_ring,
         w_ring,
         full,
         empty,
-        tile_expert_ptr,
-        tile_start_ptr,
-        tiles,
-        n_tiles,
+        places,
         k_tiles,
     )
     gl.warp_specialize(
-        [(_multiply, (multiply, 0)), (_multiply, (multiply, 1)), (_load, load)],
+        [(_multiply, (given, places, 0)), (_multiply, (given, places, 1)), (_load, load)],
         [4, 1],  # warps after the first four
         [240, 24],  # registers of their threads; the first four have what is left
     )

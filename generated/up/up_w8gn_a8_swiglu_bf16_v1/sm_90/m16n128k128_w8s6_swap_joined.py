@@ -53,7 +53,7 @@ def _silu(g):
 
 
 @triton.jit(do_not_specialize=["n_tiles", "k_tiles"])
-def up_w8gn_a8_swiglu_bf16_v1_sm_90_m16n128k128_w4s6_swap_joined(
+def up_w8gn_a8_swiglu_bf16_v1_sm_90_m16n128k128_w8s6_swap_joined(
     x_ptr,  # int8 [rows, K], rows sorted by expert
     x_scale_ptr,  # fp32 [rows]
     w_ptr,  # int8 [experts, 2 * N, K], gate rows before up rows
@@ -101,4 +101,4 @@ def up_w8gn_a8_swiglu_bf16_v1_sm_90_m16n128k128_w4s6_swap_joined(
     tl.store(a_ptr + rows[:, None] * N + cols, a, mask=row_ok[:, None])
 
 
-OPTIONS = {"num_warps": 4, "num_stages": 6, "enable_fp_fusion": False}
+OPTIONS = {"num_warps": 8, "num_stages": 6, "enable_fp_fusion": False}

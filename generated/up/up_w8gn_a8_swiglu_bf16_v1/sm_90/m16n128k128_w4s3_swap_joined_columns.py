@@ -53,7 +53,7 @@ def _silu(g):
 
 
 @triton.jit(do_not_specialize=["n_tiles", "k_tiles"])
-def up_w8gn_a8_swiglu_bf16_v1_sm_90_m16n128k128_w8s3_swap_joined_columns(
+def up_w8gn_a8_swiglu_bf16_v1_sm_90_m16n128k128_w4s3_swap_joined_columns(
     x_ptr,  # int8 [rows, K], rows sorted by expert
     x_scale_ptr,  # fp32 [rows]
     w_ptr,  # int8 [experts, 2 * N, K], gate rows before up rows
@@ -104,4 +104,4 @@ def up_w8gn_a8_swiglu_bf16_v1_sm_90_m16n128k128_w8s3_swap_joined_columns(
     tl.store(a_ptr + rows[:, None] * N + cols, a, mask=row_ok[:, None])
 
 
-OPTIONS = {"num_warps": 8, "num_stages": 3, "enable_fp_fusion": False}
+OPTIONS = {"num_warps": 4, "num_stages": 3, "enable_fp_fusion": False}

@@ -19,7 +19,7 @@ BLOCK_K = tl.constexpr(256)  # K elements per dot
 
 
 @triton.jit(do_not_specialize=["n_tiles", "k_tiles"])
-def down_w8gn_a8_fp16_v1_sm_90_m16n128k256_w8s3_swap_columns(
+def down_w8gn_a8_fp16_v1_sm_90_m16n128k256_w8s4_swap_columns(
     x_ptr,  # int8 [rows, K], rows sorted by expert
     x_scale_ptr,  # fp32 [rows]
     w_ptr,  # int8 [experts, N, K]
@@ -67,4 +67,4 @@ def down_w8gn_a8_fp16_v1_sm_90_m16n128k256_w8s3_swap_columns(
     tl.store(y_ptrs, tl.trans((acc * x_scale).to(tl.float16)), mask=row_ok[:, None])
 
 
-OPTIONS = {"num_warps": 8, "num_stages": 3, "enable_fp_fusion": False}
+OPTIONS = {"num_warps": 8, "num_stages": 4, "enable_fp_fusion": False}

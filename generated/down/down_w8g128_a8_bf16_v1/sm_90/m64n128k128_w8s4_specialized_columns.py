@@ -23,19 +23,19 @@ GROUP_K = gl.constexpr(128)  # K elements that share one weight scale
 
 # Design: how this module computes it. One warp loads tiles into a ring of stages; two groups of
 # four warps multiply them, half of the weight rows each. Weights are a product's first operand.
-BLOCK_M = gl.constexpr(128)  # rows of a tile
+BLOCK_M = gl.constexpr(64)  # rows of a tile
 BLOCK_N = gl.constexpr(128)  # columns of a tile
-STAGES = gl.constexpr(4)  # tiles of 128 bytes of every row, in the ring
-STAGE_BYTES = gl.constexpr(32768)  # of a stage: weights and rows
+LINE = gl.constexpr(128)  # bytes of every row in a stage
+STAGES = gl.constexpr(4)  # of the ring
+STAGE_BYTES = gl.constexpr(24576)  # of a stage: weights and rows
 PART_M = gl.constexpr(64)  # rows whose results are stored at once
 
 # Layouts of registers, and of tiles in shared memory.
-SUMS = gl.constexpr(gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 128, 32]))
 PART = gl.constexpr(gl.NVMMADistributedLayout([3, 0], [4, 1], [16, PART_M, 32]))
 RESULT = gl.constexpr(gl.BlockedLayout([1, 8], [4, 8], [4, 1], [1, 0]))
 ROWS = gl.constexpr(gl.BlockedLayout([1], [32], [4], [0]))
-X_TILE = gl.constexpr(gl.NVMMASharedLayout(128, 8, 2))
-W_TILE = gl.constexpr(gl.NVMMASharedLayout(128, 8, 3))
+X_TILE = gl.constexpr(gl.NVMMASharedLayout(LINE, 8, 2))
+W_TILE = gl.constexpr(gl.NVMMASharedLayout(LINE, 8, 3))
 X_SCALES = gl.constexpr(gl.SwizzledSharedLayout(1, 1, 1, [0]))
 
 # Its name from Triton 3.9 on, and before.
@@ -62,20 +62,9 @@ def _after(stage, phase):
 
 
 @gluon.jit
-def _load(
-    x_map,
-    w_map,
-    x_ring,
-    w_ring,
-    full,
-    empty,
-    tile_expert_ptr,
-    tile_start_ptr,
-    tiles,
-    n_tiles,
-    steps,
-):
+def _load(x_map, w_map, x_ring, w_ring, full, empty, places, steps):
     """One warp: fill stages as they are given back."""
+    tile_expert_ptr, tile_start_ptr, _, tiles, n_tiles = places
     stage = 0
     phase = 1  # all are free at first
     for number in range(gl.program_id(0), tiles * n_tiles, gl.num_programs(0)):
@@ -86,23 +75,26 @@ def _load(
             for step in range(steps):
                 mbarrier.wait(empty.index(stage), phase)
                 bar = full.index(stage)
+                w_at = [expert, column * BLOCK_N, step * LINE]
+                x = x_ring.index(stage)
                 mbarrier.expect(bar, STAGE_BYTES)
-                at = [expert, column * BLOCK_N, step * 128]
-                _fetch(w_map, at, bar, w_ring.index(stage))
-                _fetch(x_map, [row, step * 128], bar, x_ring.index(stage))
+                _fetch(x_map, [row, step * LINE], bar, x)
+                _fetch(w_map, w_at, bar, w_ring.index(stage))
                 stage, phase = _after(stage, phase)
 
 
 @gluon.jit
 def _weights(w_ring, stage, half: gl.constexpr):
     """The weight rows of one group of warps."""
-    return w_ring.index(stage).reshape([128, 128]).slice(64 * half, 64)
+    return w_ring.index(stage).reshape([128, LINE]).slice(64 * half, 64)
 
 
 @gluon.jit
-def _dot(w_ring, x_ring, stage, half: gl.constexpr, sums, use_acc: gl.constexpr):
-    """Start to multiply the tiles of a stage."""
-    w, x = _weights(w_ring, stage, half), x_ring.index(stage).permute([1, 0])
+def _dot(
+    w_ring, x_ring, stage, half: gl.constexpr, rows: gl.constexpr, sums, use_acc: gl.constexpr
+):
+    """Start to multiply the weights of a stage by its first rows."""
+    w, x = _weights(w_ring, stage, half), x_ring.index(stage).slice(0, rows).permute([1, 0])
     return warpgroup_mma(w, x, sums, use_acc=use_acc, is_async=True)
 
 
@@ -110,15 +102,6 @@ def _dot(w_ring, x_ring, stage, half: gl.constexpr, sums, use_acc: gl.constexpr)
 def _promote(total, scale, acc):
     """Integer sums of a group, scaled and added to those before."""
     return gl.fma(total.to(gl.float32), scale[:, None], acc)
-
-
-@gluon.jit
-def _halves(sums, layout: gl.constexpr):
-    """The sums of either half of the rows; registers stay where they are."""
-    half: gl.constexpr = sums.shape[1] // 2
-    left, right = gl.split(sums.reshape([64, 2, half]).permute([0, 2, 1]))
-    left = gl.convert_layout(left, layout, assert_trivial=True)
-    return left, gl.convert_layout(right, layout, assert_trivial=True)
 
 
 @gluon.jit
@@ -143,69 +126,74 @@ def _clear(first, end, y_ptr, col, N):
 
 
 @gluon.jit
-def _multiply(given, half: gl.constexpr):
-    """Four warps: the sums of half of the weight rows of every tile."""
+def _tile(given, half: gl.constexpr, expert, column, first, end, stage, phase):
+    """Half of the weight rows of a tile by BLOCK_M rows."""
     x_ring, w_ring, x_scales, full, empty, x_scale_ptr, w_scale_ptr, y_ptr = given[:8]
-    tile_expert_ptr, tile_start_ptr, tile_end_ptr, tiles, n_tiles, groups = given[8:14]
+    n_tiles, groups = given[8:10]
     N = n_tiles * BLOCK_N
-    lanes = gl.arange(0, 64, gl.SliceLayout(1, SUMS))
+    lanes = gl.arange(0, 64, gl.SliceLayout(1, PART))
     w_rows = 64 * half + lanes
-    zero = gl.zeros([64, BLOCK_M], gl.int32, SUMS)
+    zero = gl.zeros([64, BLOCK_M], gl.int32, PART)
+    scales = w_scale_ptr + expert.to(gl.int64) * (groups * N)
+    scales += column * BLOCK_N
+    at = w_rows
+    acc = gl.zeros([64, BLOCK_M], gl.float32, PART)
+    for _ in range(groups // 2):
+        # Two groups: the sum of one is scaled while that of the other is made.
+        scale0 = gl.load(scales + at).to(gl.float32)
+        scale1 = gl.load(scales + (at + N)).to(gl.float32)
+        at += 2 * N
+        mbarrier.wait(full.index(stage), phase)
+        total0 = _dot(w_ring, x_ring, stage, half, BLOCK_M, zero, False)
+        last = stage
+        stage, phase = _after(stage, phase)
+        mbarrier.wait(full.index(stage), phase)
+        total1 = _dot(w_ring, x_ring, stage, half, BLOCK_M, zero, False)
+        total0 = warpgroup_mma_wait(1, deps=[total0])
+        mbarrier.arrive(empty.index(last), count=1)
+        last = stage
+        stage, phase = _after(stage, phase)
+        acc = _promote(total0, scale0, acc)
+        total1 = warpgroup_mma_wait(0, deps=[total1])
+        mbarrier.arrive(empty.index(last), count=1)
+        acc = _promote(total1, scale1, acc)
+    if groups % 2:
+        scale0 = gl.load(scales + at).to(gl.float32)
+        mbarrier.wait(full.index(stage), phase)
+        total0 = _dot(w_ring, x_ring, stage, half, BLOCK_M, zero, False)
+        last = stage
+        stage, phase = _after(stage, phase)
+        total0 = warpgroup_mma_wait(0, deps=[total0])
+        mbarrier.arrive(empty.index(last), count=1)
+        acc = _promote(total0, scale0, acc)
+
+    col = column * BLOCK_N + 64 * half
+    rows = first + gl.arange(0, BLOCK_M, ROWS)
+    x_scale = x_scales.index(half)
+    x_scale.store(gl.load(x_scale_ptr + rows, mask=rows < end, other=0.0))
+    _finish(acc, x_scale, first, end, y_ptr, col, N)
+    return stage, phase
+
+
+@gluon.jit
+def _multiply(given, places, half: gl.constexpr):
+    """Four warps: the sums of half of the weight rows of every tile."""
+    tile_expert_ptr, tile_start_ptr, tile_end_ptr, tiles, n_tiles = places
     stage = 0
     phase = 0
     for number in range(gl.program_id(0), tiles * n_tiles, gl.num_programs(0)):
         tile, column = _place(number, n_tiles)
         expert = gl.load(tile_expert_ptr + tile)
-        col = column * BLOCK_N + 64 * half
+        first = gl.load(tile_start_ptr + tile)
+        end = gl.load(tile_end_ptr + tile)
         if expert >= 0:
-            scales = w_scale_ptr + expert.to(gl.int64) * (groups * N)
-            scales += column * BLOCK_N
-            at = w_rows
-            acc = gl.zeros([64, BLOCK_M], gl.float32, SUMS)
-            for _ in range(groups // 2):
-                # Two groups: the sum of one is scaled while that of the other is made.
-                scale0 = gl.load(scales + at).to(gl.float32)
-                scale1 = gl.load(scales + (at + N)).to(gl.float32)
-                at += 2 * N
-                mbarrier.wait(full.index(stage), phase)
-                total0 = _dot(w_ring, x_ring, stage, half, zero, False)
-                last = stage
-                stage, phase = _after(stage, phase)
-                mbarrier.wait(full.index(stage), phase)
-                total1 = _dot(w_ring, x_ring, stage, half, zero, False)
-                total0 = warpgroup_mma_wait(1, deps=[total0])
-                mbarrier.arrive(empty.index(last), count=1)
-                last = stage
-                stage, phase = _after(stage, phase)
-                acc = _promote(total0, scale0, acc)
-                total1 = warpgroup_mma_wait(0, deps=[total1])
-                mbarrier.arrive(empty.index(last), count=1)
-                acc = _promote(total1, scale1, acc)
-            if groups % 2:
-                scale0 = gl.load(scales + at).to(gl.float32)
-                mbarrier.wait(full.index(stage), phase)
-                total0 = _dot(w_ring, x_ring, stage, half, zero, False)
-                last = stage
-                stage, phase = _after(stage, phase)
-                total0 = warpgroup_mma_wait(0, deps=[total0])
-                mbarrier.arrive(empty.index(last), count=1)
-                acc = _promote(total0, scale0, acc)
-
-            first = gl.load(tile_start_ptr + tile)
-            end = gl.load(tile_end_ptr + tile)
-            rows = first + gl.arange(0, BLOCK_M, ROWS)
-            x_scale = x_scales.index(half)
-            x_scale.store(gl.load(x_scale_ptr + rows, mask=rows < end, other=0.0))
-            part0, part1 = _halves(acc, PART)
-            _finish(part0, x_scale.slice(0, 64), first, end, y_ptr, col, N)
-            _finish(part1, x_scale.slice(64, 64), first + 64, end, y_ptr, col, N)
+            stage, phase = _tile(given, half, expert, column, first, end, stage, phase)
         else:
-            first = gl.load(tile_start_ptr + tile)
-            _clear(first, gl.load(tile_end_ptr + tile), y_ptr, col, N)
+            _clear(first, end, given[7], column * BLOCK_N + 64 * half, n_tiles * BLOCK_N)
 
 
 @gluon.jit(do_not_specialize=["rows", "experts", "n_tiles", "groups", "tiles"])
-def down_w8g128_a8_bf16_v1_sm_90_m128n128k128_w8s4_specialized_columns(
+def down_w8g128_a8_bf16_v1_sm_90_m64n128k128_w8s4_specialized_columns(
     x_ptr,  # int8 [rows, K], rows sorted by expert
     x_scale_ptr,  # fp32 [rows]
     w_ptr,  # int8 [experts, N, K]
@@ -222,24 +210,24 @@ def down_w8g128_a8_bf16_v1_sm_90_m128n128k128_w8s4_specialized_columns(
 ):
     N = n_tiles * BLOCK_N
     K = groups * GROUP_K
-    x_map = tma.make_tensor_descriptor(x_ptr, [rows, K], [K, 1], [BLOCK_M, 128], X_TILE)
+    x_map = tma.make_tensor_descriptor(x_ptr, [rows, K], [K, 1], [BLOCK_M, LINE], X_TILE)
     one = N.to(gl.int64) * K  # bytes of an expert
     w_map = tma.make_tensor_descriptor(
         w_ptr,
         [experts, N, K],
         [one, K, 1],
-        [1, BLOCK_N, 128],
+        [1, BLOCK_N, LINE],
         W_TILE,
     )
-    w_ring = gl.allocate_shared_memory(gl.int8, [STAGES, 1, BLOCK_N, 128], W_TILE)
-    x_ring = gl.allocate_shared_memory(gl.int8, [STAGES, BLOCK_M, 128], X_TILE)
+    w_ring = gl.allocate_shared_memory(gl.int8, [STAGES, 1, BLOCK_N, LINE], W_TILE)
+    x_ring = gl.allocate_shared_memory(gl.int8, [STAGES, BLOCK_M, LINE], X_TILE)
     x_scales = gl.allocate_shared_memory(gl.float32, [2, BLOCK_M], X_SCALES)
     full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     for stage in gl.static_range(STAGES):
         mbarrier.init(full.index(stage), count=1)
         mbarrier.init(empty.index(stage), count=2)  # both halves give a stage back
-    multiply = (
+    given = (
         x_ring,
         w_ring,
         x_scales,
@@ -248,13 +236,10 @@ def down_w8g128_a8_bf16_v1_sm_90_m128n128k128_w8s4_specialized_columns(
         x_scale_ptr,
         w_scale_ptr,
         y_ptr,
-        tile_expert_ptr,
-        tile_start_ptr,
-        tile_end_ptr,
-        tiles,
         n_tiles,
         groups,
     )
+    places = (tile_expert_ptr, tile_start_ptr, tile_end_ptr, tiles, n_tiles)
     load = (
         x_map,
         w_map,
@@ -262,14 +247,11 @@ def down_w8g128_a8_bf16_v1_sm_90_m128n128k128_w8s4_specialized_columns(
         w_ring,
         full,
         empty,
-        tile_expert_ptr,
-        tile_start_ptr,
-        tiles,
-        n_tiles,
+        places,
         groups,
     )
     gl.warp_specialize(
-        [(_multiply, (multiply, 0)), (_multiply, (multiply, 1)), (_load, load)],
+        [(_multiply, (given, places, 0)), (_multiply, (given, places, 1)), (_load, load)],
         [4, 1],  # warps after the first four
         [240, 24],  # registers of their threads; the first four have what is left
     )

@@ -17,7 +17,7 @@ GROUP_K = tl.constexpr(128)  # K elements that share one weight scale
 PLANE_K = tl.constexpr(128)  # byte j of a block holds K elements j (low) and PLANE_K + j (high)
 
 # Design: how this module computes it.
-BLOCK_M = tl.constexpr(16)  # rows per program
+BLOCK_M = tl.constexpr(32)  # rows per program
 BLOCK_N = tl.constexpr(128)  # columns per program
 K_UNIT = tl.constexpr(64)  # K is a multiple of it
 PIECE_UNITS = tl.constexpr(2)  # K_UNITs that a piece has at most
@@ -51,7 +51,7 @@ def _high(w):
 
 
 @triton.jit(do_not_specialize=["n_tiles", "k_units"])
-def down_w4g128_a8_bf16_v1_sm_90_m16n128k128_w4s3_ptx_tail_columns(
+def down_w4g128_a8_bf16_v1_sm_90_m32n128k64_w4s2_ptx_tail_swap_columns(
     x_ptr,  # int8 [rows, K], rows sorted by expert
     x_scale_ptr,  # fp32 [rows]
     w_ptr,  # int8 [experts, N, K // 2], two int4 a byte, in planes
@@ -82,49 +82,54 @@ def down_w4g128_a8_bf16_v1_sm_90_m16n128k128_w4s3_ptx_tail_columns(
         nothing = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.bfloat16)
         tl.store(y_ptrs, nothing, mask=row_ok[:, None])
         return
-    k128 = tl.arange(0, 128)
+    k64 = tl.arange(0, 64)
     k32 = tl.arange(0, 32)
     x_ptrs = x_ptr + rows[:, None] * K
     w_ptrs = w_ptr + expert.to(tl.int64) * (N * row_bytes) + cols[:, None] * row_bytes
     w_scale_ptrs = w_scale_ptr + expert.to(tl.int64) * (N * scales) + cols
 
-    acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
+    acc = tl.zeros((BLOCK_N, BLOCK_M), dtype=tl.float32)
     for _ in range(group_pairs):
-        # Two groups, one in each plane, in exact tiles: 128.
-        x0 = tl.load(x_ptrs + k128, mask=row_ok[:, None], other=0)
-        x1 = tl.load(x_ptrs + PLANE_K + k128, mask=row_ok[:, None], other=0)
-        w = tl.load(w_ptrs + k128)
-        total0 = tl.dot(x0, tl.trans(_low(w)), out_dtype=tl.int32)
-        total1 = tl.dot(x1, tl.trans(_high(w)), out_dtype=tl.int32)
+        # Two groups, one in each plane, in exact tiles: 64 + 64.
+        x0 = tl.load(x_ptrs + k64, mask=row_ok[:, None], other=0)
+        x1 = tl.load(x_ptrs + PLANE_K + k64, mask=row_ok[:, None], other=0)
+        w0 = tl.load(w_ptrs + k64)
+        total0 = tl.dot(_low(w0), tl.trans(x0), out_dtype=tl.int32)
+        total1 = tl.dot(_high(w0), tl.trans(x1), out_dtype=tl.int32)
+        x2 = tl.load(x_ptrs + 64 + k64, mask=row_ok[:, None], other=0)
+        x3 = tl.load(x_ptrs + PLANE_K + 64 + k64, mask=row_ok[:, None], other=0)
+        w1 = tl.load(w_ptrs + 64 + k64)
+        total0 = tl.dot(_low(w1), tl.trans(x2), total0, out_dtype=tl.int32)
+        total1 = tl.dot(_high(w1), tl.trans(x3), total1, out_dtype=tl.int32)
         x_ptrs += 2 * GROUP_K
         w_ptrs += GROUP_K
         w_scale = tl.load(w_scale_ptrs).to(tl.float32) * NIBBLE
-        acc = tl.fma(total0.to(tl.float32), w_scale[None, :], acc)
+        acc = tl.fma(total0.to(tl.float32), w_scale[:, None], acc)
         w_scale_ptrs += N
         w_scale = tl.load(w_scale_ptrs).to(tl.float32) * NIBBLE
-        acc = tl.fma(total1.to(tl.float32), w_scale[None, :], acc)
+        acc = tl.fma(total1.to(tl.float32), w_scale[:, None], acc)
         w_scale_ptrs += N
     rest = (K - group_pairs * (2 * GROUP_K)) // K_UNIT
     for piece in range((rest + PIECE_UNITS - 1) // PIECE_UNITS):
         # A group without a partner is a block of its own: two planes of `half` elements.
-        total = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.int32)
+        total = tl.zeros((BLOCK_N, BLOCK_M), dtype=tl.int32)
         units = tl.minimum(rest - piece * PIECE_UNITS, PIECE_UNITS)
         half = units * (K_UNIT // 2)
         for _ in range(units):
             x0 = tl.load(x_ptrs + k32, mask=row_ok[:, None], other=0)
             x1 = tl.load(x_ptrs + half + k32, mask=row_ok[:, None], other=0)
             w = tl.load(w_ptrs + k32)
-            total = tl.dot(x0, tl.trans(_low(w)), total, out_dtype=tl.int32)
-            total = tl.dot(x1, tl.trans(_high(w)), total, out_dtype=tl.int32)
+            total = tl.dot(_low(w), tl.trans(x0), total, out_dtype=tl.int32)
+            total = tl.dot(_high(w), tl.trans(x1), total, out_dtype=tl.int32)
             x_ptrs += K_UNIT // 2
             w_ptrs += K_UNIT // 2
         x_ptrs += half
         w_scale = tl.load(w_scale_ptrs).to(tl.float32) * NIBBLE
-        acc = tl.fma(total.to(tl.float32), w_scale[None, :], acc)
+        acc = tl.fma(total.to(tl.float32), w_scale[:, None], acc)
         w_scale_ptrs += N
 
-    x_scale = tl.load(x_scale_ptr + rows, mask=row_ok, other=0.0)[:, None]
-    tl.store(y_ptrs, (acc * x_scale).to(tl.bfloat16), mask=row_ok[:, None])
+    x_scale = tl.load(x_scale_ptr + rows, mask=row_ok, other=0.0)[None, :]
+    tl.store(y_ptrs, tl.trans((acc * x_scale).to(tl.bfloat16)), mask=row_ok[:, None])
 
 
-OPTIONS = {"num_warps": 4, "num_stages": 3, "enable_fp_fusion": False}
+OPTIONS = {"num_warps": 4, "num_stages": 2, "enable_fp_fusion": False}

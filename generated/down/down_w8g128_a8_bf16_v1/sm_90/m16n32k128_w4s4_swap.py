@@ -21,7 +21,7 @@ BLOCK_N = tl.constexpr(32)  # columns per program
 
 
 @triton.jit(do_not_specialize=["n_tiles", "groups"])
-def down_w8g128_a8_bf16_v1_sm_90_m16n32k128_w4s4_columns(
+def down_w8g128_a8_bf16_v1_sm_90_m16n32k128_w4s4_swap(
     x_ptr,  # int8 [rows, K], rows sorted by expert
     x_scale_ptr,  # fp32 [rows]
     w_ptr,  # int8 [experts, N, K]
@@ -33,16 +33,13 @@ def down_w8g128_a8_bf16_v1_sm_90_m16n32k128_w4s4_columns(
     n_tiles,  # N // BLOCK_N
     groups,  # K // GROUP_K
 ):
-    # Programs that run side by side share rows, and read an expert's weights in a row.
-    program = tl.program_id(1) * tl.num_programs(0) + tl.program_id(0)
-    tile = program // n_tiles
-    column = program % n_tiles
+    tile = tl.program_id(0)
     expert = tl.load(tile_expert_ptr + tile)
     N = n_tiles * BLOCK_N
     K = groups * GROUP_K
     rows = tl.load(tile_start_ptr + tile) + tl.arange(0, BLOCK_M)
     row_ok = rows < tl.load(tile_end_ptr + tile)
-    cols = column * BLOCK_N + tl.arange(0, BLOCK_N)
+    cols = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     y_ptrs = y_ptr + rows[:, None] * N + cols
     if expert < 0:
         # Rows that no expert owns are exact zeros.
@@ -54,20 +51,20 @@ def down_w8g128_a8_bf16_v1_sm_90_m16n32k128_w4s4_columns(
     w_ptrs = w_ptr + expert.to(tl.int64) * (N * K) + cols[:, None] * K
     w_scale_ptrs = w_scale_ptr + expert.to(tl.int64) * (N * groups) + cols
 
-    acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
+    acc = tl.zeros((BLOCK_N, BLOCK_M), dtype=tl.float32)
     for _ in range(groups):
         # One group, in exact tiles: 128.
         x = tl.load(x_ptrs + k128, mask=row_ok[:, None], other=0)
         w = tl.load(w_ptrs + k128)
-        total = tl.dot(x, tl.trans(w), out_dtype=tl.int32)
+        total = tl.dot(w, tl.trans(x), out_dtype=tl.int32)
         x_ptrs += GROUP_K
         w_ptrs += GROUP_K
         w_scale = tl.load(w_scale_ptrs).to(tl.float32)
-        acc = tl.fma(total.to(tl.float32), w_scale[None, :], acc)
+        acc = tl.fma(total.to(tl.float32), w_scale[:, None], acc)
         w_scale_ptrs += N
 
-    x_scale = tl.load(x_scale_ptr + rows, mask=row_ok, other=0.0)[:, None]
-    tl.store(y_ptrs, (acc * x_scale).to(tl.bfloat16), mask=row_ok[:, None])
+    x_scale = tl.load(x_scale_ptr + rows, mask=row_ok, other=0.0)[None, :]
+    tl.store(y_ptrs, tl.trans((acc * x_scale).to(tl.bfloat16)), mask=row_ok[:, None])
 
 
 OPTIONS = {"num_warps": 4, "num_stages": 4, "enable_fp_fusion": False}

@@ -18,13 +18,10 @@ GROUP_K = tl.constexpr(320)  # K elements that share one weight scale
 # Design: how this module computes it.
 BLOCK_M = tl.constexpr(64)  # rows per program
 BLOCK_N = tl.constexpr(128)  # columns per program
-BLOCK_K = tl.constexpr(128)  # K elements per dot
-TILE_BLOCK = tl.constexpr(8)  # row tiles that take turns at the same columns
-STEPS = tl.constexpr(2)  # turns of the inner loop
 
 
 @triton.jit(do_not_specialize=["n_tiles", "groups"])
-def down_w8g320_a8_bf16_v1_sm_90_m64n128k128_w4s4_blocks(
+def down_w8g320_a8_bf16_v1_sm_80_m64n128k128_w8s2(
     x_ptr,  # int8 [rows, K], rows sorted by expert
     x_scale_ptr,  # fp32 [rows]
     w_ptr,  # int8 [experts, N, K]
@@ -36,18 +33,13 @@ def down_w8g320_a8_bf16_v1_sm_90_m64n128k128_w4s4_blocks(
     n_tiles,  # N // BLOCK_N
     groups,  # K // GROUP_K
 ):
-    # TILE_BLOCK row tiles take each tile of columns in turn, so that the L2 cache serves both.
-    program = tl.program_id(1) * tl.num_programs(0) + tl.program_id(0)
-    first_tile = program // (TILE_BLOCK * n_tiles) * TILE_BLOCK
-    block_tiles = tl.minimum(tl.num_programs(0) - first_tile, TILE_BLOCK)
-    tile = first_tile + program % (TILE_BLOCK * n_tiles) % block_tiles
-    column = program % (TILE_BLOCK * n_tiles) // block_tiles
+    tile = tl.program_id(0)
     expert = tl.load(tile_expert_ptr + tile)
     N = n_tiles * BLOCK_N
     K = groups * GROUP_K
     rows = tl.load(tile_start_ptr + tile) + tl.arange(0, BLOCK_M)
     row_ok = rows < tl.load(tile_end_ptr + tile)
-    cols = column * BLOCK_N + tl.arange(0, BLOCK_N)
+    cols = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
     y_ptrs = y_ptr + rows[:, None] * N + cols
     if expert < 0:
         # Rows that no expert owns are exact zeros.
@@ -62,19 +54,18 @@ def down_w8g320_a8_bf16_v1_sm_90_m64n128k128_w4s4_blocks(
 
     acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
     for _ in range(groups):
-        # One group, in exact tiles: 2 * 128 + 64.
-        total = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.int32)
-        for _ in range(STEPS):
-            x = tl.load(x_ptrs + k128, mask=row_ok[:, None], other=0)
-            w = tl.load(w_ptrs + k128)
-            total = tl.dot(x, tl.trans(w), total, out_dtype=tl.int32)
-            x_ptrs += BLOCK_K
-            w_ptrs += BLOCK_K
-        x = tl.load(x_ptrs + k64, mask=row_ok[:, None], other=0)
-        w = tl.load(w_ptrs + k64)
-        total = tl.dot(x, tl.trans(w), total, out_dtype=tl.int32)
-        x_ptrs += GROUP_K - STEPS * BLOCK_K
-        w_ptrs += GROUP_K - STEPS * BLOCK_K
+        # One group, in exact tiles: 128 + 128 + 64.
+        x0 = tl.load(x_ptrs + k128, mask=row_ok[:, None], other=0)
+        w0 = tl.load(w_ptrs + k128)
+        total = tl.dot(x0, tl.trans(w0), out_dtype=tl.int32)
+        x1 = tl.load(x_ptrs + 128 + k128, mask=row_ok[:, None], other=0)
+        w1 = tl.load(w_ptrs + 128 + k128)
+        total = tl.dot(x1, tl.trans(w1), total, out_dtype=tl.int32)
+        x2 = tl.load(x_ptrs + 256 + k64, mask=row_ok[:, None], other=0)
+        w2 = tl.load(w_ptrs + 256 + k64)
+        total = tl.dot(x2, tl.trans(w2), total, out_dtype=tl.int32)
+        x_ptrs += GROUP_K
+        w_ptrs += GROUP_K
         w_scale = tl.load(w_scale_ptrs).to(tl.float32)
         acc = tl.fma(total.to(tl.float32), w_scale[None, :], acc)
         w_scale_ptrs += N
@@ -83,4 +74,4 @@ def down_w8g320_a8_bf16_v1_sm_90_m64n128k128_w4s4_blocks(
     tl.store(y_ptrs, (acc * x_scale).to(tl.bfloat16), mask=row_ok[:, None])
 
 
-OPTIONS = {"num_warps": 4, "num_stages": 4, "enable_fp_fusion": False}
+OPTIONS = {"num_warps": 8, "num_stages": 2, "enable_fp_fusion": False}
