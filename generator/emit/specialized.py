@@ -94,14 +94,15 @@ def specialized(variant: Variant, gemm: GemmContract) -> Context:
     ]
     if short:
         length = stage_bytes(of_rows(variant, PART_ROWS))
-        constants += [
-            Constant("SHORT_STAGE_BYTES", length, "of a tile by PART_M rows or fewer"),
-        ]
+        why = "of a tile by PART_M rows or fewer"
+        constants.append(Constant("SHORT_STAGE_BYTES", length, why))
     if design.order == "blocks":
         constants.append(Constant("TILE_BLOCK", 8, "row tiles that take turns at the same columns"))
     if planes:
         why = "weights are multiplied 16 times too large"
         constants.append(Constant("NIBBLE", 1 / NIBBLE_FACTOR, why))
+    if walk.steps > 1:
+        constants.append(Constant("GROUP_STAGES", walk.steps, "of a group"))
     if lines > 1:
         constants.append(Constant("PLANE_LINES", lines, "stages of a plane"))
     if tail:
@@ -121,7 +122,6 @@ def specialized(variant: Variant, gemm: GemmContract) -> Context:
         "lines": lines,
         "k_count": k_count,
         "k_unit": "K_UNIT" if tail else _unit(variant, gemm),
-        "swizzle": design.block_k,
         "gate": bool(gemm.gate),
         "planes": planes,
         "unpack": design.unpack,
@@ -166,8 +166,8 @@ def _walk(variant: Variant, gemm: GemmContract, *, short: bool) -> RingWalk:
     channel = gemm.group_k is None
     stride = "2 * N" if gemm.gate else "N"
     turns = variant.turns
-    by_halves = rows_of_dot(variant) < design.block_m
     sum_rows = rows_of_dot(variant)
+    by_halves = sum_rows < design.block_m
     steps = stages_of_group(variant)
     halvings = (sum_rows // PART_ROWS).bit_length() - 1
     sums = "total" if channel else "acc"
@@ -190,6 +190,7 @@ def _walk(variant: Variant, gemm: GemmContract, *, short: bool) -> RingWalk:
         ends = ("left", "right") if variant.walk.groups == 2 else ("left_sum", "right_sum")
         sides = (Side(ends[0], "left", "0, PART_M"), Side(ends[1], "right", "PART_M, PART_M"))
     tail = design.tail == "any"
+    all_steps = turns if steps == 1 else f"{turns} * GROUP_STAGES"
     scales = "1" if channel else f"2 * {turns}" if variant.walk.groups == 2 else turns
     if tail:
         scales = f"({turns} + gl.minimum(rest, 1))"
@@ -202,7 +203,7 @@ def _walk(variant: Variant, gemm: GemmContract, *, short: bool) -> RingWalk:
         kind=_kind(variant),
         turns=turns,
         steps=steps,
-        all_steps=(turns if steps == 1 else f"{turns} * {steps}") + (" + rest" if tail else ""),
+        all_steps=all_steps + (" + rest" if tail else ""),
         stride=stride,
         stride_factor=f"({stride})" if " " in stride else stride,
         scales=scales,

@@ -150,12 +150,16 @@ def test_no_run_time_number_is_specialized(modules: list[Module]) -> None:
 
 
 def unread(scope: ast.AST) -> set[str]:
-    """Names and arguments that are bound below a node and never read there."""
+    """Names and arguments that are bound below a node and never read there, but for `_` and
+    counters of loops that begin with it.
+    """
     nodes = list(ast.walk(scope))
     names = [node for node in nodes if isinstance(node, ast.Name)]
+    targets = {ast.unparse(node.target) for node in nodes if isinstance(node, ast.For)}
+    counters = {name for name in targets if name.startswith("_")}
     bound = {node.id for node in names if isinstance(node.ctx, ast.Store)}
     bound |= {node.arg for node in nodes if isinstance(node, ast.arg)}
-    return bound - {node.id for node in names if isinstance(node.ctx, ast.Load)} - {"_"}
+    return bound - {node.id for node in names if isinstance(node.ctx, ast.Load)} - counters - {"_"}
 
 
 def test_every_name_is_read(modules: list[Module]) -> None:

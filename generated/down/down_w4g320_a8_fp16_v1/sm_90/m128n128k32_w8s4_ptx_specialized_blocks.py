@@ -34,6 +34,7 @@ PART_M = gl.constexpr(64)  # rows whose results are stored at once
 SHORT_STAGE_BYTES = gl.constexpr(8192)  # of a tile by PART_M rows or fewer
 TILE_BLOCK = gl.constexpr(8)  # row tiles that take turns at the same columns
 NIBBLE = gl.constexpr(0.0625)  # weights are multiplied 16 times too large
+GROUP_STAGES = gl.constexpr(5)  # of a group
 PLANE_LINES = gl.constexpr(5)  # stages of a plane
 
 # Layouts of registers, and of tiles in shared memory.
@@ -193,54 +194,19 @@ def _tile(given, half: gl.constexpr, expert, column, first, end, stage, phase):
         right_sum = _dot(high, x_ring, 2 * stage + 1, PART_M, PART_M, right_sum, True)
         last = stage
         stage, phase = _after(stage, phase)
-        mbarrier.wait(full.index(stage), phase)
-        w = _weights(w_ring, stage, half).load(gl.DotOperandLayout(0, PART, 4))
-        low, high = _low(w), _high(w)
-        left_sum = _dot(low, x_ring, 2 * stage, 0, PART_M, left_sum, True)
-        left_sum = _dot(high, x_ring, 2 * stage + 1, 0, PART_M, left_sum, True)
-        # All products of the stage before are done.
-        right_sum = warpgroup_mma_init(warpgroup_mma_wait(2, deps=[right_sum]))
-        mbarrier.arrive(empty.index(last), count=1)
-        right_sum = _dot(low, x_ring, 2 * stage, PART_M, PART_M, right_sum, True)
-        right_sum = _dot(high, x_ring, 2 * stage + 1, PART_M, PART_M, right_sum, True)
-        last = stage
-        stage, phase = _after(stage, phase)
-        mbarrier.wait(full.index(stage), phase)
-        w = _weights(w_ring, stage, half).load(gl.DotOperandLayout(0, PART, 4))
-        low, high = _low(w), _high(w)
-        left_sum = _dot(low, x_ring, 2 * stage, 0, PART_M, left_sum, True)
-        left_sum = _dot(high, x_ring, 2 * stage + 1, 0, PART_M, left_sum, True)
-        # All products of the stage before are done.
-        right_sum = warpgroup_mma_init(warpgroup_mma_wait(2, deps=[right_sum]))
-        mbarrier.arrive(empty.index(last), count=1)
-        right_sum = _dot(low, x_ring, 2 * stage, PART_M, PART_M, right_sum, True)
-        right_sum = _dot(high, x_ring, 2 * stage + 1, PART_M, PART_M, right_sum, True)
-        last = stage
-        stage, phase = _after(stage, phase)
-        mbarrier.wait(full.index(stage), phase)
-        w = _weights(w_ring, stage, half).load(gl.DotOperandLayout(0, PART, 4))
-        low, high = _low(w), _high(w)
-        left_sum = _dot(low, x_ring, 2 * stage, 0, PART_M, left_sum, True)
-        left_sum = _dot(high, x_ring, 2 * stage + 1, 0, PART_M, left_sum, True)
-        # All products of the stage before are done.
-        right_sum = warpgroup_mma_init(warpgroup_mma_wait(2, deps=[right_sum]))
-        mbarrier.arrive(empty.index(last), count=1)
-        right_sum = _dot(low, x_ring, 2 * stage, PART_M, PART_M, right_sum, True)
-        right_sum = _dot(high, x_ring, 2 * stage + 1, PART_M, PART_M, right_sum, True)
-        last = stage
-        stage, phase = _after(stage, phase)
-        mbarrier.wait(full.index(stage), phase)
-        w = _weights(w_ring, stage, half).load(gl.DotOperandLayout(0, PART, 4))
-        low, high = _low(w), _high(w)
-        left_sum = _dot(low, x_ring, 2 * stage, 0, PART_M, left_sum, True)
-        left_sum = _dot(high, x_ring, 2 * stage + 1, 0, PART_M, left_sum, True)
-        # All products of the stage before are done.
-        right_sum = warpgroup_mma_init(warpgroup_mma_wait(2, deps=[right_sum]))
-        mbarrier.arrive(empty.index(last), count=1)
-        right_sum = _dot(low, x_ring, 2 * stage, PART_M, PART_M, right_sum, True)
-        right_sum = _dot(high, x_ring, 2 * stage + 1, PART_M, PART_M, right_sum, True)
-        last = stage
-        stage, phase = _after(stage, phase)
+        for _stage in gl.static_range(GROUP_STAGES - 1):
+            mbarrier.wait(full.index(stage), phase)
+            w = _weights(w_ring, stage, half).load(gl.DotOperandLayout(0, PART, 4))
+            low, high = _low(w), _high(w)
+            left_sum = _dot(low, x_ring, 2 * stage, 0, PART_M, left_sum, True)
+            left_sum = _dot(high, x_ring, 2 * stage + 1, 0, PART_M, left_sum, True)
+            # All products of the stage before are done.
+            right_sum = warpgroup_mma_init(warpgroup_mma_wait(2, deps=[right_sum]))
+            mbarrier.arrive(empty.index(last), count=1)
+            right_sum = _dot(low, x_ring, 2 * stage, PART_M, PART_M, right_sum, True)
+            right_sum = _dot(high, x_ring, 2 * stage + 1, PART_M, PART_M, right_sum, True)
+            last = stage
+            stage, phase = _after(stage, phase)
         left_sum = warpgroup_mma_wait(2, deps=[left_sum])
         left = _promote(left_sum, scale, left)
         right_sum = warpgroup_mma_wait(0, deps=[right_sum])
@@ -280,46 +246,17 @@ def _short_tile(given, half: gl.constexpr, expert, column, first, end, stage, ph
         total = _dot(high, x_ring, 2 * stage + 1, 0, PART_M, total, True)
         last = stage
         stage, phase = _after(stage, phase)
-        mbarrier.wait(full.index(stage), phase)
-        w = _weights(w_ring, stage, half).load(gl.DotOperandLayout(0, PART, 4))
-        low, high = _low(w), _high(w)
-        total = _dot(low, x_ring, 2 * stage, 0, PART_M, total, True)
-        total = _dot(high, x_ring, 2 * stage + 1, 0, PART_M, total, True)
-        # All products of the stage before are done.
-        total = warpgroup_mma_init(warpgroup_mma_wait(2, deps=[total]))
-        mbarrier.arrive(empty.index(last), count=1)
-        last = stage
-        stage, phase = _after(stage, phase)
-        mbarrier.wait(full.index(stage), phase)
-        w = _weights(w_ring, stage, half).load(gl.DotOperandLayout(0, PART, 4))
-        low, high = _low(w), _high(w)
-        total = _dot(low, x_ring, 2 * stage, 0, PART_M, total, True)
-        total = _dot(high, x_ring, 2 * stage + 1, 0, PART_M, total, True)
-        # All products of the stage before are done.
-        total = warpgroup_mma_init(warpgroup_mma_wait(2, deps=[total]))
-        mbarrier.arrive(empty.index(last), count=1)
-        last = stage
-        stage, phase = _after(stage, phase)
-        mbarrier.wait(full.index(stage), phase)
-        w = _weights(w_ring, stage, half).load(gl.DotOperandLayout(0, PART, 4))
-        low, high = _low(w), _high(w)
-        total = _dot(low, x_ring, 2 * stage, 0, PART_M, total, True)
-        total = _dot(high, x_ring, 2 * stage + 1, 0, PART_M, total, True)
-        # All products of the stage before are done.
-        total = warpgroup_mma_init(warpgroup_mma_wait(2, deps=[total]))
-        mbarrier.arrive(empty.index(last), count=1)
-        last = stage
-        stage, phase = _after(stage, phase)
-        mbarrier.wait(full.index(stage), phase)
-        w = _weights(w_ring, stage, half).load(gl.DotOperandLayout(0, PART, 4))
-        low, high = _low(w), _high(w)
-        total = _dot(low, x_ring, 2 * stage, 0, PART_M, total, True)
-        total = _dot(high, x_ring, 2 * stage + 1, 0, PART_M, total, True)
-        # All products of the stage before are done.
-        total = warpgroup_mma_init(warpgroup_mma_wait(2, deps=[total]))
-        mbarrier.arrive(empty.index(last), count=1)
-        last = stage
-        stage, phase = _after(stage, phase)
+        for _stage in gl.static_range(GROUP_STAGES - 1):
+            mbarrier.wait(full.index(stage), phase)
+            w = _weights(w_ring, stage, half).load(gl.DotOperandLayout(0, PART, 4))
+            low, high = _low(w), _high(w)
+            total = _dot(low, x_ring, 2 * stage, 0, PART_M, total, True)
+            total = _dot(high, x_ring, 2 * stage + 1, 0, PART_M, total, True)
+            # All products of the stage before are done.
+            total = warpgroup_mma_init(warpgroup_mma_wait(2, deps=[total]))
+            mbarrier.arrive(empty.index(last), count=1)
+            last = stage
+            stage, phase = _after(stage, phase)
         total = warpgroup_mma_wait(0, deps=[total])
         mbarrier.arrive(empty.index(last), count=1)
         acc = _promote(total, scale, acc)
@@ -411,7 +348,7 @@ def down_w4g320_a8_fp16_v1_sm_90_m128n128k32_w8s4_ptx_specialized_blocks(
         full,
         empty,
         places,
-        groups * 5,
+        groups * GROUP_STAGES,
     )
     gl.warp_specialize(
         [(_multiply, (given, places, 0)), (_multiply, (given, places, 1)), (_load, load)],

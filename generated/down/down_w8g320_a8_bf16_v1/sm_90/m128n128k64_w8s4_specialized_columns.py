@@ -31,6 +31,7 @@ STAGES = gl.constexpr(8)  # of the ring
 STAGE_BYTES = gl.constexpr(16384)  # of a stage: weights and rows
 PART_M = gl.constexpr(64)  # rows whose results are stored at once
 SHORT_STAGE_BYTES = gl.constexpr(12288)  # of a tile by PART_M rows or fewer
+GROUP_STAGES = gl.constexpr(5)  # of a group
 
 # Layouts of registers, and of tiles in shared memory.
 SUMS = gl.constexpr(gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 128, 32]))
@@ -164,30 +165,13 @@ def _tile(given, half: gl.constexpr, expert, column, first, end, stage, phase):
         total0 = _dot(w_ring, x_ring, stage, half, BLOCK_M, zero, False)
         last = stage
         stage, phase = _after(stage, phase)
-        mbarrier.wait(full.index(stage), phase)
-        total0 = _dot(w_ring, x_ring, stage, half, BLOCK_M, total0, True)
-        total0 = warpgroup_mma_init(warpgroup_mma_wait(1, deps=[total0]))
-        mbarrier.arrive(empty.index(last), count=1)
-        last = stage
-        stage, phase = _after(stage, phase)
-        mbarrier.wait(full.index(stage), phase)
-        total0 = _dot(w_ring, x_ring, stage, half, BLOCK_M, total0, True)
-        total0 = warpgroup_mma_init(warpgroup_mma_wait(1, deps=[total0]))
-        mbarrier.arrive(empty.index(last), count=1)
-        last = stage
-        stage, phase = _after(stage, phase)
-        mbarrier.wait(full.index(stage), phase)
-        total0 = _dot(w_ring, x_ring, stage, half, BLOCK_M, total0, True)
-        total0 = warpgroup_mma_init(warpgroup_mma_wait(1, deps=[total0]))
-        mbarrier.arrive(empty.index(last), count=1)
-        last = stage
-        stage, phase = _after(stage, phase)
-        mbarrier.wait(full.index(stage), phase)
-        total0 = _dot(w_ring, x_ring, stage, half, BLOCK_M, total0, True)
-        total0 = warpgroup_mma_init(warpgroup_mma_wait(1, deps=[total0]))
-        mbarrier.arrive(empty.index(last), count=1)
-        last = stage
-        stage, phase = _after(stage, phase)
+        for _stage in gl.static_range(GROUP_STAGES - 1):
+            mbarrier.wait(full.index(stage), phase)
+            total0 = _dot(w_ring, x_ring, stage, half, BLOCK_M, total0, True)
+            total0 = warpgroup_mma_init(warpgroup_mma_wait(1, deps=[total0]))
+            mbarrier.arrive(empty.index(last), count=1)
+            last = stage
+            stage, phase = _after(stage, phase)
         mbarrier.wait(full.index(stage), phase)
         total1 = _dot(w_ring, x_ring, stage, half, BLOCK_M, zero, False)
         total0 = warpgroup_mma_wait(1, deps=[total0])
@@ -195,30 +179,13 @@ def _tile(given, half: gl.constexpr, expert, column, first, end, stage, phase):
         last = stage
         stage, phase = _after(stage, phase)
         acc = _promote(total0, scale0, acc)
-        mbarrier.wait(full.index(stage), phase)
-        total1 = _dot(w_ring, x_ring, stage, half, BLOCK_M, total1, True)
-        total1 = warpgroup_mma_init(warpgroup_mma_wait(1, deps=[total1]))
-        mbarrier.arrive(empty.index(last), count=1)
-        last = stage
-        stage, phase = _after(stage, phase)
-        mbarrier.wait(full.index(stage), phase)
-        total1 = _dot(w_ring, x_ring, stage, half, BLOCK_M, total1, True)
-        total1 = warpgroup_mma_init(warpgroup_mma_wait(1, deps=[total1]))
-        mbarrier.arrive(empty.index(last), count=1)
-        last = stage
-        stage, phase = _after(stage, phase)
-        mbarrier.wait(full.index(stage), phase)
-        total1 = _dot(w_ring, x_ring, stage, half, BLOCK_M, total1, True)
-        total1 = warpgroup_mma_init(warpgroup_mma_wait(1, deps=[total1]))
-        mbarrier.arrive(empty.index(last), count=1)
-        last = stage
-        stage, phase = _after(stage, phase)
-        mbarrier.wait(full.index(stage), phase)
-        total1 = _dot(w_ring, x_ring, stage, half, BLOCK_M, total1, True)
-        total1 = warpgroup_mma_init(warpgroup_mma_wait(1, deps=[total1]))
-        mbarrier.arrive(empty.index(last), count=1)
-        last = stage
-        stage, phase = _after(stage, phase)
+        for _stage in gl.static_range(GROUP_STAGES - 1):
+            mbarrier.wait(full.index(stage), phase)
+            total1 = _dot(w_ring, x_ring, stage, half, BLOCK_M, total1, True)
+            total1 = warpgroup_mma_init(warpgroup_mma_wait(1, deps=[total1]))
+            mbarrier.arrive(empty.index(last), count=1)
+            last = stage
+            stage, phase = _after(stage, phase)
         total1 = warpgroup_mma_wait(0, deps=[total1])
         mbarrier.arrive(empty.index(last), count=1)
         acc = _promote(total1, scale1, acc)
@@ -228,30 +195,13 @@ def _tile(given, half: gl.constexpr, expert, column, first, end, stage, phase):
         total0 = _dot(w_ring, x_ring, stage, half, BLOCK_M, zero, False)
         last = stage
         stage, phase = _after(stage, phase)
-        mbarrier.wait(full.index(stage), phase)
-        total0 = _dot(w_ring, x_ring, stage, half, BLOCK_M, total0, True)
-        total0 = warpgroup_mma_init(warpgroup_mma_wait(1, deps=[total0]))
-        mbarrier.arrive(empty.index(last), count=1)
-        last = stage
-        stage, phase = _after(stage, phase)
-        mbarrier.wait(full.index(stage), phase)
-        total0 = _dot(w_ring, x_ring, stage, half, BLOCK_M, total0, True)
-        total0 = warpgroup_mma_init(warpgroup_mma_wait(1, deps=[total0]))
-        mbarrier.arrive(empty.index(last), count=1)
-        last = stage
-        stage, phase = _after(stage, phase)
-        mbarrier.wait(full.index(stage), phase)
-        total0 = _dot(w_ring, x_ring, stage, half, BLOCK_M, total0, True)
-        total0 = warpgroup_mma_init(warpgroup_mma_wait(1, deps=[total0]))
-        mbarrier.arrive(empty.index(last), count=1)
-        last = stage
-        stage, phase = _after(stage, phase)
-        mbarrier.wait(full.index(stage), phase)
-        total0 = _dot(w_ring, x_ring, stage, half, BLOCK_M, total0, True)
-        total0 = warpgroup_mma_init(warpgroup_mma_wait(1, deps=[total0]))
-        mbarrier.arrive(empty.index(last), count=1)
-        last = stage
-        stage, phase = _after(stage, phase)
+        for _stage in gl.static_range(GROUP_STAGES - 1):
+            mbarrier.wait(full.index(stage), phase)
+            total0 = _dot(w_ring, x_ring, stage, half, BLOCK_M, total0, True)
+            total0 = warpgroup_mma_init(warpgroup_mma_wait(1, deps=[total0]))
+            mbarrier.arrive(empty.index(last), count=1)
+            last = stage
+            stage, phase = _after(stage, phase)
         total0 = warpgroup_mma_wait(0, deps=[total0])
         mbarrier.arrive(empty.index(last), count=1)
         acc = _promote(total0, scale0, acc)
@@ -288,30 +238,13 @@ def _short_tile(given, half: gl.constexpr, expert, column, first, end, stage, ph
         total0 = _dot(w_ring, x_ring, stage, half, PART_M, zero, False)
         last = stage
         stage, phase = _after(stage, phase)
-        mbarrier.wait(full.index(stage), phase)
-        total0 = _dot(w_ring, x_ring, stage, half, PART_M, total0, True)
-        total0 = warpgroup_mma_init(warpgroup_mma_wait(1, deps=[total0]))
-        mbarrier.arrive(empty.index(last), count=1)
-        last = stage
-        stage, phase = _after(stage, phase)
-        mbarrier.wait(full.index(stage), phase)
-        total0 = _dot(w_ring, x_ring, stage, half, PART_M, total0, True)
-        total0 = warpgroup_mma_init(warpgroup_mma_wait(1, deps=[total0]))
-        mbarrier.arrive(empty.index(last), count=1)
-        last = stage
-        stage, phase = _after(stage, phase)
-        mbarrier.wait(full.index(stage), phase)
-        total0 = _dot(w_ring, x_ring, stage, half, PART_M, total0, True)
-        total0 = warpgroup_mma_init(warpgroup_mma_wait(1, deps=[total0]))
-        mbarrier.arrive(empty.index(last), count=1)
-        last = stage
-        stage, phase = _after(stage, phase)
-        mbarrier.wait(full.index(stage), phase)
-        total0 = _dot(w_ring, x_ring, stage, half, PART_M, total0, True)
-        total0 = warpgroup_mma_init(warpgroup_mma_wait(1, deps=[total0]))
-        mbarrier.arrive(empty.index(last), count=1)
-        last = stage
-        stage, phase = _after(stage, phase)
+        for _stage in gl.static_range(GROUP_STAGES - 1):
+            mbarrier.wait(full.index(stage), phase)
+            total0 = _dot(w_ring, x_ring, stage, half, PART_M, total0, True)
+            total0 = warpgroup_mma_init(warpgroup_mma_wait(1, deps=[total0]))
+            mbarrier.arrive(empty.index(last), count=1)
+            last = stage
+            stage, phase = _after(stage, phase)
         mbarrier.wait(full.index(stage), phase)
         total1 = _dot(w_ring, x_ring, stage, half, PART_M, zero, False)
         total0 = warpgroup_mma_wait(1, deps=[total0])
@@ -319,30 +252,13 @@ def _short_tile(given, half: gl.constexpr, expert, column, first, end, stage, ph
         last = stage
         stage, phase = _after(stage, phase)
         acc = _promote(total0, scale0, acc)
-        mbarrier.wait(full.index(stage), phase)
-        total1 = _dot(w_ring, x_ring, stage, half, PART_M, total1, True)
-        total1 = warpgroup_mma_init(warpgroup_mma_wait(1, deps=[total1]))
-        mbarrier.arrive(empty.index(last), count=1)
-        last = stage
-        stage, phase = _after(stage, phase)
-        mbarrier.wait(full.index(stage), phase)
-        total1 = _dot(w_ring, x_ring, stage, half, PART_M, total1, True)
-        total1 = warpgroup_mma_init(warpgroup_mma_wait(1, deps=[total1]))
-        mbarrier.arrive(empty.index(last), count=1)
-        last = stage
-        stage, phase = _after(stage, phase)
-        mbarrier.wait(full.index(stage), phase)
-        total1 = _dot(w_ring, x_ring, stage, half, PART_M, total1, True)
-        total1 = warpgroup_mma_init(warpgroup_mma_wait(1, deps=[total1]))
-        mbarrier.arrive(empty.index(last), count=1)
-        last = stage
-        stage, phase = _after(stage, phase)
-        mbarrier.wait(full.index(stage), phase)
-        total1 = _dot(w_ring, x_ring, stage, half, PART_M, total1, True)
-        total1 = warpgroup_mma_init(warpgroup_mma_wait(1, deps=[total1]))
-        mbarrier.arrive(empty.index(last), count=1)
-        last = stage
-        stage, phase = _after(stage, phase)
+        for _stage in gl.static_range(GROUP_STAGES - 1):
+            mbarrier.wait(full.index(stage), phase)
+            total1 = _dot(w_ring, x_ring, stage, half, PART_M, total1, True)
+            total1 = warpgroup_mma_init(warpgroup_mma_wait(1, deps=[total1]))
+            mbarrier.arrive(empty.index(last), count=1)
+            last = stage
+            stage, phase = _after(stage, phase)
         total1 = warpgroup_mma_wait(0, deps=[total1])
         mbarrier.arrive(empty.index(last), count=1)
         acc = _promote(total1, scale1, acc)
@@ -352,30 +268,13 @@ def _short_tile(given, half: gl.constexpr, expert, column, first, end, stage, ph
         total0 = _dot(w_ring, x_ring, stage, half, PART_M, zero, False)
         last = stage
         stage, phase = _after(stage, phase)
-        mbarrier.wait(full.index(stage), phase)
-        total0 = _dot(w_ring, x_ring, stage, half, PART_M, total0, True)
-        total0 = warpgroup_mma_init(warpgroup_mma_wait(1, deps=[total0]))
-        mbarrier.arrive(empty.index(last), count=1)
-        last = stage
-        stage, phase = _after(stage, phase)
-        mbarrier.wait(full.index(stage), phase)
-        total0 = _dot(w_ring, x_ring, stage, half, PART_M, total0, True)
-        total0 = warpgroup_mma_init(warpgroup_mma_wait(1, deps=[total0]))
-        mbarrier.arrive(empty.index(last), count=1)
-        last = stage
-        stage, phase = _after(stage, phase)
-        mbarrier.wait(full.index(stage), phase)
-        total0 = _dot(w_ring, x_ring, stage, half, PART_M, total0, True)
-        total0 = warpgroup_mma_init(warpgroup_mma_wait(1, deps=[total0]))
-        mbarrier.arrive(empty.index(last), count=1)
-        last = stage
-        stage, phase = _after(stage, phase)
-        mbarrier.wait(full.index(stage), phase)
-        total0 = _dot(w_ring, x_ring, stage, half, PART_M, total0, True)
-        total0 = warpgroup_mma_init(warpgroup_mma_wait(1, deps=[total0]))
-        mbarrier.arrive(empty.index(last), count=1)
-        last = stage
-        stage, phase = _after(stage, phase)
+        for _stage in gl.static_range(GROUP_STAGES - 1):
+            mbarrier.wait(full.index(stage), phase)
+            total0 = _dot(w_ring, x_ring, stage, half, PART_M, total0, True)
+            total0 = warpgroup_mma_init(warpgroup_mma_wait(1, deps=[total0]))
+            mbarrier.arrive(empty.index(last), count=1)
+            last = stage
+            stage, phase = _after(stage, phase)
         total0 = warpgroup_mma_wait(0, deps=[total0])
         mbarrier.arrive(empty.index(last), count=1)
         acc = _promote(total0, scale0, acc)
@@ -466,7 +365,7 @@ def down_w8g320_a8_bf16_v1_sm_90_m128n128k64_w8s4_specialized_columns(
         full,
         empty,
         places,
-        groups * 5,
+        groups * GROUP_STAGES,
     )
     gl.warp_specialize(
         [(_multiply, (given, places, 0)), (_multiply, (given, places, 1)), (_load, load)],
