@@ -15,7 +15,7 @@ from generator.lower.derived import derived
 from generator.lower.exactness import Proof, prove
 from generator.lower.registers import Registers, registers
 from generator.lower.walk import Tail, Walk, planes_walk, rows_walk, tail
-from generator.lower.warps import LOADING, ring_bytes, tail_unit
+from generator.lower.warps import LOADING, ring_bytes, stage_k
 from generator.packing import K_UNIT
 from generator.spec.model import Limits, Target
 
@@ -178,9 +178,13 @@ class Variant:
         return tail(self.gemm.group_k, self.walk.unit_k, planes=self.planes, single=single)
 
     @property
-    def _ends_short(self) -> bool:
-        """Whether the last group of a walk by stages may be shorter."""
-        return self.design.specialized and self.tail is not None
+    def _k_unit(self) -> int:
+        """What K is a multiple of: turns, where a tail is walked what is left of them, which a ring
+        takes by whole stages.
+        """
+        if self.tail is None:
+            return self.walk.unit_k
+        return max(K_UNIT, stage_k(self)) if self.design.specialized else K_UNIT
 
     @property
     def chunk_turns(self) -> int | None:
@@ -335,8 +339,7 @@ class Variant:
         if operation == "combine":
             return (Multiple("N", ROW_UNIT),)
         columns = (Multiple("N", design.block_n),)
-        unit = K_UNIT if self.tail else self.walk.unit_k
-        whole = Multiple("K", max(K_UNIT, tail_unit(self)) if self._ends_short else unit)
+        whole = Multiple("K", self._k_unit)
         if design.offsets == "int64":
             return (whole, *columns)
         return (

@@ -74,18 +74,16 @@ def rows_of_dot(variant: Variant) -> int:
     return min(variant.design.block_m, PART_ROWS) if halves else variant.design.block_m
 
 
-def stages_of_group(variant: Variant) -> int:
-    """Stages of the ring that a group fills, or a pair of short groups; 1 where all K is one."""
-    assert variant.gemm is not None and variant.design.block_k is not None
-    if variant.gemm.group_k is None:
-        return 1
-    return variant.walk.unit_k // (variant.design.block_k * (2 if variant.planes else 1))
-
-
-def tail_unit(variant: Variant) -> int:
-    """K elements that what is left of K after whole groups is a multiple of."""
+def stage_k(variant: Variant) -> int:
+    """K elements of a stage; what is left of K after whole groups is a multiple of it."""
     assert variant.design.block_k is not None
     return variant.design.block_k * (2 if variant.planes else 1)
+
+
+def stages_of_group(variant: Variant) -> int:
+    """Stages of the ring that a group fills, or a pair of short groups; 1 where all K is one."""
+    assert variant.gemm is not None
+    return 1 if variant.gemm.group_k is None else variant.walk.unit_k // stage_k(variant)
 
 
 def held_registers(variant: Variant) -> int:

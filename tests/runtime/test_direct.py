@@ -378,7 +378,9 @@ def test_memory_that_is_no_multiple_of_16_takes_the_jit(
     assert fake.ways() == {"direct"}
 
 
-@pytest.mark.skipif(not interpreter.active(), reason="needs the interpreter: GPUs compile")
+@pytest.mark.skipif(
+    not interpreter.active(), reason="compiled kernels are launched directly, as tests/gpu/ sees"
+)
 def test_the_interpreter_is_called_every_time(layer: Small) -> None:
     want = layer.tokens()
     again = run_tokens(
