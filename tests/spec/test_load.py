@@ -80,6 +80,22 @@ def test_a_folder_without_resources_has_none() -> None:
     assert (small.resources, small.calibrations) == ((), ())
 
 
+def test_parsers_with_and_without_libyaml_agree(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also on what is quoted, folded, aliased or not there."""
+    odd = tmp_path / "odd.yaml"
+    odd.write_text("a: '1'\nb: \"true\"\nc: &x [1, ~, ]\nd: *x\ne: >\n  2\nf:\n", encoding="utf-8")
+    paths = [odd, *sorted(SPECS.rglob("*.yaml"))]
+    assert len(paths) > 10 and yaml.__with_libyaml__
+    by_libyaml = [read(path) for path in paths]
+    monkeypatch.setattr(yaml, "__with_libyaml__", False)
+    assert [read(path) for path in paths] == by_libyaml
+    assert by_libyaml[0].data == {
+        "a": "1", "b": "true", "c": [1, None], "d": [1, None], "e": "2\n", "f": None
+    }  # fmt: skip
+
+
 @of_every_subject
 def test_canonical_text_loads_to_an_equal_model(subject: Frozen, tmp_path: Path) -> None:
     text = canonical_text(subject)
