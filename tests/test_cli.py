@@ -118,10 +118,12 @@ def test_a_bad_name_is_2_and_writes_nothing(
     assert written(tmp_path) == set()
 
 
-@pytest.mark.parametrize("most", ["0", "-1"])
-def test_no_candidates_are_2_and_write_nothing(tmp_path: Path, most: str) -> None:
-    done = generator("build", "--candidates", most, "--out", "generated", cwd=tmp_path)
-    said = f"[build] --candidates: is {most}; use 1 or more\n"
+@pytest.mark.parametrize(("option", "most"), [("--candidates", "0"), ("--rivals", "-1")])
+def test_less_than_one_of_each_is_2_and_writes_nothing(
+    tmp_path: Path, option: str, most: str
+) -> None:
+    done = generator("build", option, most, "--out", "generated", cwd=tmp_path)
+    said = f"[build] {option}: is {most}; use 1 or more\n"
     assert (done.returncode, done.stdout, done.stderr) == (2, "", said)
     assert written(tmp_path) == set()
 

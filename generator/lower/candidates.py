@@ -10,7 +10,6 @@ import random
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from generator.errors import BuildError, Finding
 from generator.lower.bands import ANY
 from generator.lower.contract import Contract, GemmContract
 from generator.lower.enumerate import designs, space
@@ -38,11 +37,8 @@ def candidates(spec: Spec, contract: GemmContract, target: Target) -> Iterator[V
 
 def with_candidates(built: Program, most: int) -> Program:
     """The program with up to `most` candidates of each of its GEMMs in place of the kept designs,
-    drawn alike every time. They are in no order of preference. Raises BuildError where `most` is
-    less than 1.
+    drawn alike every time. They are in no order of preference.
     """
-    if most < 1:
-        raise BuildError(Finding("--candidates", f"is {most}", "use 1 or more"))
     specs = {spec.name: spec for spec in built.specs}
     owners = {
         contract: specs[layer.contract.spec]

@@ -44,7 +44,6 @@ def chosen_outputs(options: argparse.Namespace) -> tuple[Path, dict[str, str], P
     """The folder, the files that belong there by their paths in it, and what they are built of."""
     from generator.emit.outputs import outputs
 
-    most = getattr(options, "candidates", None)
     if is_part(options) and not options.out:
         what = (
             "is needed where --spec, --contract, --target, --all, --candidates or --rivals choose"
@@ -52,10 +51,14 @@ def chosen_outputs(options: argparse.Namespace) -> tuple[Path, dict[str, str], P
         )
         fix = "pass a folder of its own; the default one holds the default build"
         raise BuildError(Finding("--out DIR", what, fix))
+    for name in ("candidates", "rivals"):
+        number = getattr(options, name, None)
+        if number is not None and number < 1:
+            raise BuildError(Finding(f"--{name}", f"is {number}", "use 1 or more"))
     beside = options.specs.resolve().parent / "generated" if options.specs else modules()
     out = options.out or beside
     built = chosen_program(options)
-    if most is not None:
+    if (most := getattr(options, "candidates", None)) is not None:
         from generator.lower.candidates import with_candidates
 
         built = with_candidates(built, most)
