@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 from collections.abc import Callable
@@ -14,6 +15,10 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # there is one for each core: no thread
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from generator.runtime import interpreter
+
+# Lowering and the trees of emitted modules make many objects that live on: a sixth of their tests'
+# time went into looking for garbage.
+gc.set_threshold(20_000, 20, 50)
 
 
 @pytest.hookimpl(optionalhook=True)

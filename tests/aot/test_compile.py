@@ -60,10 +60,9 @@ def emitted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_variants_are_compiled_gated_and_recorded(
     emitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    where = ("--generated", str(emitted), "--specs", str(tmp_path))
-    assert main([*ARGUMENTS, *where]) == 0
-    assert ".json: not there, so nothing is compared\n" in capsys.readouterr().out
-    assert main([*ARGUMENTS, *where, "--record"]) == 0
+    assert (
+        main([*ARGUMENTS, "--generated", str(emitted), "--specs", str(tmp_path), "--record"]) == 0
+    )
     [path] = (tmp_path / "resources").glob(RECORD)
     variants = read(path).variants
     own = {each.symbol: each for each in load(emitted).by_contract[CONTRACT]}
@@ -77,18 +76,31 @@ def test_variants_are_compiled_gated_and_recorded(
         by_tma = own[symbol].programs is not None  # no copies by threads
         assert bool(figures.copies.get("16")) != by_tma
 
+
+def test_records_are_compared_and_what_is_on_record_is_judged_by_it(
+    emitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    narrow = ("compile", "--target", "sm_90", "--contract", "requantize_*", "--jobs", "1")
+    where = ("--generated", str(emitted), "--specs", str(tmp_path))
+    assert main([*narrow, *where]) == 0
+    assert ".json: not there, so nothing is compared\n" in capsys.readouterr().out
+    assert main([*narrow, *where, "--record"]) == 0
+    [path] = (tmp_path / "resources").glob(RECORD)
+    assert len(read(path).variants) > 1
+    capsys.readouterr()
+
     text = path.read_text(encoding="utf-8")
     path.write_text(text.replace('"stack": 0', '"stack": 8', 1), encoding="utf-8")
-    assert main([*ARGUMENTS, *where]) == 1
+    assert main([*narrow, *where]) == 1
     said = capsys.readouterr()
-    again = f"--specs {tmp_path} --generated {emitted} --contract {CONTRACT} --target sm_90"
+    again = f"--specs {tmp_path} --generated {emitted} --contract 'requantize_*' --target sm_90"
     assert f"records are stale; run `python -m generator compile {again} --record`" in said.err
     assert said.out.count(" is recorded with ") == 1  # the others take the same again
 
-    assert main([*ARGUMENTS, *where, "--missing"]) == 1  # what is on record is judged by it
+    assert main([*narrow, *where, "--missing"]) == 1  # what is on record is judged by it
     assert "8 bytes of registers spill" in capsys.readouterr().err
     path.write_text(text, encoding="utf-8")
-    assert main([*ARGUMENTS, *where, "--missing"]) == 0
+    assert main([*narrow, *where, "--missing"]) == 0
     assert "0 launches compiled" in capsys.readouterr().out
 
 

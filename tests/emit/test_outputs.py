@@ -39,6 +39,15 @@ class Module:
         return ast.parse(self.text)
 
     @cached_property
+    def nodes(self) -> list[ast.AST]:
+        return list(ast.walk(self.tree))
+
+    @cached_property
+    def parts(self) -> dict[str, list[ast.AST]]:
+        """All nodes of each function by its name."""
+        return {each.name: list(ast.walk(each)) for each in self.functions}
+
+    @cached_property
     def functions(self) -> list[ast.FunctionDef]:
         return [node for node in self.tree.body if isinstance(node, ast.FunctionDef)]
 
@@ -74,7 +83,7 @@ def shipped(**selection: object) -> Program:
     return program(load(ROOT / "specs"), Selection(**selection))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def builds() -> list[dict[str, str]]:
     """All contracts of all specs, for the portable target and for those that keep several bands;
     and for one like them, whose dots take weights first.
@@ -94,7 +103,7 @@ def modules_of(files: dict[str, str]) -> list[Module]:
     return [Module(path, text) for path, text in files.items() if path.count("/") == 3]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def modules(builds: list[dict[str, str]]) -> list[Module]:
     return [each for files in builds for each in modules_of(files)]
 
@@ -107,7 +116,7 @@ def combine() -> Program:
 
 def test_same_bytes_under_every_hash_seed(tmp_path: Path) -> None:
     expected = {path: text.encode() for path, text in outputs(shipped(), TEMPLATES).items()}
-    for seed in ("0", "1", "12345"):
+    for seed in ("0", "12345"):
         out = tmp_path / seed
         command = [sys.executable, "-m", "generator", "build", "--out", str(out)]
         subprocess.run(command, cwd=ROOT, env=os.environ | {"PYTHONHASHSEED": seed}, check=True)
@@ -149,11 +158,10 @@ def test_no_run_time_number_is_specialized(modules: list[Module]) -> None:
         assert decorator == expected, each.path
 
 
-def unread(scope: ast.AST) -> set[str]:
-    """Names and arguments that are bound below a node and never read there, but for `_` and
+def unread(nodes: list[ast.AST]) -> set[str]:
+    """Names and arguments that are bound in a scope's nodes and never read there, but for `_` and
     counters of loops that begin with it.
     """
-    nodes = list(ast.walk(scope))
     names = [node for node in nodes if isinstance(node, ast.Name)]
     targets = {ast.unparse(node.target) for node in nodes if isinstance(node, ast.For)}
     counters = {name for name in targets if name.startswith("_")}
@@ -166,12 +174,14 @@ def test_every_name_is_read(modules: list[Module]) -> None:
     found = {}
     for each in modules:
         helpers = {function.name for function in each.functions if function not in each.kernels}
-        left = unread(each.tree) - {"OPTIONS"}
-        left |= {name for function in each.functions for name in unread(function)}
+        left = unread(each.nodes) - {"OPTIONS"}
+        left |= {name for nodes in each.parts.values() for name in unread(nodes)}
+        called = {
+            name: {node.id for node in nodes if isinstance(node, ast.Name)}
+            for name, nodes in each.parts.items()
+        }
         for name in helpers:
-            others = (ast.walk(other) for other in each.functions if other.name != name)
-            used = {n.id for nodes in others for n in nodes if isinstance(n, ast.Name)}
-            left |= {name} - used
+            left |= {name}.difference(*(used for other, used in called.items() if other != name))
         if left:
             found[each.path] = left
     assert found == {}
@@ -185,7 +195,7 @@ def test_lines_fit(modules: list[Module]) -> None:
 def test_no_branch_that_generation_could_decide(modules: list[Module]) -> None:
     decided = {}
     for each in modules:
-        for node in ast.walk(each.tree):
+        for node in each.nodes:
             if isinstance(node, (ast.If, ast.IfExp, ast.While)):
                 names = {name.id for name in ast.walk(node.test) if isinstance(name, ast.Name)}
                 if names <= {*each.constants, "tl"}:
@@ -197,7 +207,7 @@ def test_no_loop_of_one_turn(modules: list[Module]) -> None:
     short = [
         each.path
         for each in modules
-        for node in ast.walk(each.tree)
+        for node in each.nodes
         if isinstance(node, ast.For)
         for bound in [ast.unparse(node.iter).removeprefix("range(").removesuffix(")")]
         if bound in ("0", "1") or each.constants.get(bound) in (0, 1)
@@ -285,7 +295,7 @@ def test_pointers_move_by_lengths_that_have_a_name(modules: list[Module]) -> Non
     bare = {
         each.path: ast.unparse(node)
         for each in modules
-        for node in ast.walk(each.tree)
+        for node in each.nodes
         if isinstance(node, ast.AugAssign) and ast.unparse(node.target).endswith("_ptrs")
         if isinstance(node.value, ast.Constant) and node.value.value != 1
     }
@@ -409,7 +419,7 @@ def test_division_is_rounded_to_nearest(modules: list[Module]) -> None:
     inexact = [
         each.path
         for each in modules
-        for node in ast.walk(each.tree)
+        for node in each.nodes
         if isinstance(node, ast.operator) and isinstance(node, ast.Div)
     ]
     assert inexact == []
