@@ -10,7 +10,7 @@ import json
 import yaml
 from pydantic.json_schema import models_json_schema
 
-from generator.spec.model import Frozen, Model, Spec, Target
+from generator.spec.model import Frozen, Model, Spec, Target, Tuning
 
 
 def canonical_text(subject: Frozen) -> str:
@@ -27,14 +27,14 @@ def digest(subject: Frozen) -> str:
 
 
 def json_schema() -> str:
-    """The JSON Schema that editors use for all three kinds of file."""
-    kinds = (Spec, Target, Model)
+    """The JSON Schema that editors use for all kinds of file."""
+    kinds = (Spec, Target, Model, Tuning)
     _, schema = models_json_schema([(kind, "validation") for kind in kinds], by_alias=True)
     return (
         json.dumps(
             {
                 "$schema": "https://json-schema.org/draft/2020-12/schema",
-                "title": "Groupwise specs, targets and models",
+                "title": "Groupwise specs, targets, models and tunings",
                 "anyOf": [{"$ref": f"#/$defs/{kind.__name__}"} for kind in kinds],
                 **schema,
             },

@@ -153,6 +153,16 @@ def test_json_schema_on_disk_is_current() -> None:
     assert on_disk == json_schema(), "run `python -m generator schema`"
 
 
+def test_json_schema_knows_every_file_that_names_it() -> None:
+    schema = json.loads(json_schema())
+    kinds = [schema["$defs"][each["$ref"].split("/")[-1]] for each in schema["anyOf"]]
+    known = {kind["title"]: kind["properties"].keys() for kind in kinds}
+    assert known.keys() == {"Spec", "Target", "Model", "Tuning"}
+    for path in SPECS.rglob("*.yaml"):
+        keys = yaml.safe_load(path.read_text(encoding="utf-8")).keys()
+        assert any(keys <= allowed for allowed in known.values()), path
+
+
 @st.composite
 def spec_variations(draw: st.DrawFn) -> dict[str, Any]:
     """A shipped spec with other groups, limits, axes and designs, all of them legal."""
