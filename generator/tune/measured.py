@@ -1,4 +1,6 @@
-"""What a tuner measured, line by line in a file, so that a run that was cut off goes on."""
+"""What a tuner measured, line by line in a file, so that a run that was cut off goes on. The first
+line says on what.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +8,12 @@ import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from generator.errors import Finding, LaunchError
+from generator.tune.environment import Environment
+
+Kind = TypeVar("Kind")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,28 +38,60 @@ class Measurement:
     looks: int  # replays
 
 
-def read(path: Path) -> list[Measurement]:
-    """None where there is no file yet. Raises LaunchError for a line that is none of ours, and
-    where the file cannot be read.
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What times depend on beside their modules: those of one file all have the same."""
+
+    device: str
+    driver: str
+    triton: str
+    torch: str
+
+    @classmethod
+    def of(cls, on: Environment) -> Conditions:
+        return cls(on.device, on.driver, on.triton, on.torch)
+
+    def __str__(self) -> str:
+        return f"{self.device}, driver {self.driver}, Triton {self.triton}, torch {self.torch}"
+
+
+def read(path: Path, conditions: Conditions) -> list[Measurement]:
+    """None where there is no file yet. Raises LaunchError for a file of other conditions, for a
+    line that is none of ours, and where the file cannot be read.
     """
     if not path.exists():
         return []
-    found = []
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise LaunchError(Finding(str(path), f"cannot be read: {error}", "name a file")) from error
-    for number, line in enumerate(lines, 1):
-        try:
-            found.append(Measurement(**json.loads(line)))
-        except (TypeError, ValueError) as error:
-            what = f"line {number} is no measurement: {error}"
-            raise LaunchError(Finding(str(path), what, "name another file")) from error
-    return found
+    if not lines:
+        return []
+    found = _line(path, 1, lines[0], Conditions, "does not say on what was measured")
+    if found != conditions:
+        what = f"was measured on {found}; this is {conditions}"
+        fix = "name another file, and time them anew"
+        raise LaunchError(Finding(str(path), what, fix))
+    return [
+        _line(path, number, line, Measurement, "is no measurement")
+        for number, line in enumerate(lines[1:], 2)
+    ]
 
 
-def append(path: Path, measurements: Iterable[Measurement]) -> None:
-    """All of a batch in one write, for a batch that is in the file is not timed again."""
-    lines = "".join(json.dumps(asdict(each)) + "\n" for each in measurements)
+def _line(path: Path, number: int, line: str, kind: type[Kind], otherwise: str) -> Kind:
+    try:
+        return kind(**json.loads(line))
+    except (TypeError, ValueError) as error:
+        what = f"line {number} {otherwise}: {error}"
+        raise LaunchError(Finding(str(path), what, "name another file")) from error
+
+
+def append(path: Path, conditions: Conditions, measurements: Iterable[Measurement]) -> None:
+    """All of a batch in one write, for a batch that is in the file is not timed again; a new file
+    begins with the conditions.
+    """
     with path.open("a", encoding="utf-8") as file:
-        file.write(lines)
+        rows = [asdict(each) for each in measurements]
+        if file.tell() == 0:
+            rows.insert(0, asdict(conditions))
+        file.write("".join(json.dumps(each) + "\n" for each in rows))

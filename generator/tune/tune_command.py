@@ -50,7 +50,9 @@ def tune(options: Options, say: Say, progress: Say) -> int:
     _refuse(options, gpu=device.type == "cuda")
     manifest = load(options.generated)
     target = _target(device, manifest)
-    known = measured.read(options.trials)
+    on = environment(device, options.command, str(manifest.directory))
+    conditions = measured.Conditions.of(on)
+    known = measured.read(options.trials, conditions)
     wanted = setups(
         manifest, models=options.models, contract=options.contract, tokens=options.tokens
     )
@@ -73,7 +75,7 @@ def tune(options: Options, say: Say, progress: Say) -> int:
         done = 0
         for setup in left:
             for batch, found in tuner.measurements(setup):
-                measured.append(options.trials, found)
+                measured.append(options.trials, conditions, found)
                 known, done = [*known, *found], done + 1
                 seconds = time.monotonic() - start
                 eta = seconds / done * (total - done)
@@ -82,7 +84,6 @@ def tune(options: Options, say: Say, progress: Say) -> int:
                     f" {len(found)} designs, {seconds:.0f} s, {eta:.0f} s to go"
                 )
     shapes = chosen(known)
-    on = environment(device, options.command, str(manifest.directory))
     replace_file(options.out, text(on, target.name, shapes).encode())
     buckets = sum(len(each.buckets) for each in shapes)
     designs_taken = len({(s.contract, b.design) for s in shapes for b in s.buckets})

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,11 @@ from generator.errors import LaunchError
 from generator.spec.load import load
 from generator.tune.choose import chosen
 from generator.tune.environment import Environment
-from generator.tune.measured import Measurement, append, read
+from generator.tune.measured import Conditions, Measurement, append, read
 from generator.tune.tuning_file import text
 
 ON = Environment("Lab GPU: #1", "1.2", "13.0", "2.11", "3.6.0", "3.12", "2026-01-01", "tune", "DIR")
+LAB = Conditions.of(ON)
 
 
 def timed(
@@ -122,25 +124,42 @@ def test_the_file_is_read_by_the_loader(tmp_path: Path) -> None:
 
 def test_measurements_survive_a_file(tmp_path: Path) -> None:
     path = tmp_path / "trials.jsonl"
-    assert read(path) == []
+    assert read(path, LAB) == []
     first, second = timed("a", 1.25), replace(timed("b", 2.5), routing="zipf")
-    append(path, [first])
-    append(path, [second])
-    assert read(path) == [first, second]
+    append(path, LAB, [first])
+    append(path, LAB, [second])
+    assert read(path, LAB) == [first, second]
+
+
+@pytest.mark.parametrize("what", ["device", "driver", "triton", "torch"])
+def test_what_was_measured_on_something_else_is_not_gone_on_with(tmp_path: Path, what: str) -> None:
+    path = tmp_path / "trials.jsonl"
+    append(path, LAB, [timed("a", 1.25)])
+    with pytest.raises(LaunchError) as caught:
+        read(path, replace(LAB, **{what: "another"}))
+    assert f"was measured on {LAB}; this is " in str(caught.value)
+    assert "another" in str(caught.value) and "name another file" in str(caught.value)
 
 
 def test_a_file_that_is_no_text_is_told(tmp_path: Path) -> None:
     (tmp_path / "trials.jsonl").write_bytes(b"\xff")
     for path in (tmp_path / "trials.jsonl", tmp_path):
         with pytest.raises(LaunchError, match="cannot be read"):
-            read(path)
+            read(path, LAB)
+
+
+def test_a_file_that_does_not_say_on_what_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "trials.jsonl"
+    path.write_text(json.dumps(asdict(timed("a", 1.0))) + "\n", encoding="utf-8")
+    with pytest.raises(LaunchError, match="line 1 does not say on what was measured"):
+        read(path, LAB)
 
 
 def test_a_damaged_line_is_told(tmp_path: Path) -> None:
     path = tmp_path / "trials.jsonl"
-    append(path, [timed("a", 1.0)])
+    append(path, LAB, [timed("a", 1.0)])
     with path.open("a", encoding="utf-8") as file:
         file.write('{"model": 1}\n')
     with pytest.raises(LaunchError) as caught:
-        read(path)
-    assert "line 2 is no measurement" in str(caught.value)
+        read(path, LAB)
+    assert "line 3 is no measurement" in str(caught.value)
