@@ -15,12 +15,14 @@ DOCUMENTS = (
     "README.md",
     "ARCHITECTURE.md",
     "CONTRIBUTING.md",
+    "benchmarks/README.md",
     "docs/calibration.md",
     "docs/explain.md",
     "docs/intermediate.md",
 )
 FILE = re.compile(r"`((?:[\w.-]+/)+[\w.-]*|[\w-]+\.(?:py|yaml|toml|json|md))`")
 LINK = re.compile(r"\]\(([^)#]+)\)")
+MADE = {"bench.json"}  # by a command, in a folder of the reader's
 COMMAND = re.compile(r"python -m generator ([^`\n&]+)")
 
 
@@ -33,7 +35,8 @@ def test_paths_exist(name: str) -> None:
     paths = FILE.findall(text(name)) + LINK.findall(text(name))
     assert paths
     by_name = {path.name for path in (ROOT / "generator").rglob("*.py")}
-    missing = [path for path in paths if not (ROOT / path).exists() and path not in by_name]
+    known = by_name | MADE
+    missing = [path for path in paths if not (ROOT / path).exists() and path not in known]
     assert not missing
 
 
@@ -43,6 +46,15 @@ def test_commands_parse(name: str) -> None:
     for command in COMMAND.findall(joined):
         words = shlex.split(re.split(r"[`|;,]| (?:shows|emits|compares|writes|asks)\b", command)[0])
         parser("").parse_args(words[: _end(words)])
+
+
+def test_the_table_of_memory_is_what_the_program_prints() -> None:
+    from benchmarks.memory import lines
+
+    shown = re.search(
+        r"<!-- memory table: begin -->\n(.*?)\n<!--", text("benchmarks/README.md"), re.S
+    )
+    assert shown and shown[1].splitlines() == list(lines()), "`python -m benchmarks.memory`"
 
 
 def _end(words: list[str]) -> int:
