@@ -5,8 +5,10 @@ triton. The interpreter of Triton 3.6 to 3.8 rounds `tl.fma` twice, and all vers
 truncate fp32 -> bf16 and flush bf16 subnormals; `install` replaces both by those of
 `exact_float.py`. `probe` checks that they took. Only an active interpreter imports numpy.
 
-It also looks through all of triton.language for what it has to replace, whenever a kernel starts
-and whenever one calls a helper, which took a fifth of its time; `install` lets it look once.
+It also spent half of its time on what changes no result: it looks through all of triton.language
+for what it has to replace whenever a kernel starts and whenever one calls a helper, makes the type
+of every tensor anew, and works out whether integers overflow, to tell it in debug mode only.
+`install` lets it do so once, or where it tells.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import cache
 from inspect import getmembers
 from typing import Any
@@ -83,6 +86,10 @@ def install() -> None:
     builder.create_fma = create_fma
     interpreter._convert_float = convert
     _look_once(interpreter)
+    _type_once(tl.core)
+    options = interpreter.interpreter_builder.options
+    told = replace(options, sanitize_overflow=options.sanitize_overflow and options.debug)
+    interpreter.interpreter_builder.options = told
 
 
 def _look_once(interpreter: Any) -> None:
@@ -111,3 +118,29 @@ def _look_once(interpreter: Any) -> None:
 
     interpreter._patch_builtin = patch_builtin
     interpreter._get_np_dtype = np_dtype
+
+
+def _type_once(core: Any) -> None:
+    """Remember what Triton works out for every tensor anew: of a block's type what follows from the
+    names of its elements and its shape, and of a tensor what follows from the name of its type.
+    """
+    block, tensor = core.block_type, core.tensor
+    original_block, original_tensor = block.__init__, tensor.__init__
+    blocks: dict[Any, dict[str, Any]] = {}
+    shapes: dict[str, tuple[Any, Any]] = {}
+
+    def block_type(self: Any, element_ty: Any, shape: Any) -> None:
+        key = (element_ty.name, *(getattr(each, "value", each) for each in shape))
+        if key not in blocks:
+            original_block(self, element_ty, shape)
+            blocks[key] = dict(vars(self))
+        vars(self).update(blocks[key], element_ty=element_ty)
+
+    def tensor_of(self: Any, handle: Any, type: Any) -> None:
+        if type.name not in shapes:
+            original_tensor(self, handle, type)
+            shapes[type.name] = self.shape, self.numel
+        self.handle, self.type, self.dtype = handle, type, type.scalar
+        self.shape, self.numel = shapes[type.name]
+
+    block.__init__, tensor.__init__ = block_type, tensor_of

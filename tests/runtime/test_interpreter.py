@@ -91,6 +91,49 @@ def test_every_builtin_is_replaced_in_a_kernel_and_restored_after_it() -> None:
         assert builtins() == before
 
 
+def test_types_are_what_triton_makes_of_them_elsewhere() -> None:
+    """In a process that has Triton's own interpreter, all attributes of types and tensors."""
+    code = """
+{first}
+import triton.language as tl
+elements = (tl.int32, tl.bfloat16, tl.pointer_type(tl.int8), tl.pointer_type(tl.int8, 2))
+shapes = ([16], [tl.constexpr(8), 16], tl.tuple([1, 64]), [16, 8], [16])
+def told(value):
+    return type(value).__name__, str(value), [(type(v).__name__, str(v)) for v in value]
+for element in elements:
+    made = [tl.block_type(element, shape) for shape in shapes]
+    for each in (*made, element):
+        x = tl.tensor(None, each)
+        print(x.type is each, x.dtype, told(x.shape), repr(x.numel), str(each), each.is_block())
+        if each.is_block():
+            print(told(each.shape), each.numel, each.scalar is element, each.mangle(), vars(each))
+    print([[a == b for b in made] for a in made])
+"""
+    ours, tritons_own = (
+        run(code.format(first=first), TRITON_INTERPRET="1")
+        for first in ("import generator.runtime", "")
+    )
+    assert ours.stdout.count("\n") > 30 and ours.stderr == ""
+    assert ours.stdout == tritons_own.stdout
+
+
+def test_overflow_is_told_in_debug_mode_alone() -> None:
+    """As Triton's own interpreter does, which works it out in any mode."""
+    assert not tritons.interpreter_builder.options.sanitize_overflow
+    code = """
+from dataclasses import replace
+from triton.runtime import interpreter as tritons
+builder = tritons.interpreter_builder
+builder.options = replace(builder.options, debug=True)
+import generator.runtime, torch, triton, triton.language as tl
+@triton.jit
+def kernel(x_ptr):
+    tl.store(x_ptr, tl.load(x_ptr) + tl.load(x_ptr))
+kernel[(1,)](torch.tensor([2**30], dtype=torch.int32))
+"""
+    assert "int32 overflow detected" in run(code, TRITON_INTERPRET="1").stderr
+
+
 def test_element_types_are_numpys() -> None:
     for dtype, name in ((tl.int1, "bool"), (tl.bfloat16, "uint16"), (tl.float32, "float32")):
         assert tritons._get_np_dtype(dtype) == np.dtype(name)
