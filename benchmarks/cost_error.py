@@ -2,10 +2,10 @@
 
     python -m benchmarks.cost_error TRIALS [--specs DIR] [--worst N]
 
-TRIALS is what `python -m generator tune` wrote: a timing a line. For every GEMM on every number of
-routed rows the designs that were timed are put in the order of the cost model, and the time of its
-first one is divided by the least time. Nothing is launched. The tables are Markdown, for
-benchmarks/README.md.
+TRIALS is what `python -m generator tune` wrote: on what, then a timing a line. For every GEMM on
+every number of routed rows the designs that were timed are put in the order of the cost model, and
+the time of its first one is divided by the least time. Nothing is launched. The tables are
+Markdown, for benchmarks/README.md.
 """
 
 from __future__ import annotations

@@ -229,7 +229,11 @@ def _tuning(verbs: Verbs) -> None:
     )
     tune.add_argument("--out", type=Path, required=True, metavar="FILE", help="the tuning file")
     tune.add_argument(
-        "--trials", type=Path, required=True, metavar="FILE", help="every timing, a line each"
+        "--trials",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="every timing, a line each, after one that says on what",
     )
     tune.add_argument(
         "--model", nargs="+", default=[], metavar="NAME", help="default: all of the manifest"

@@ -166,8 +166,8 @@ def _specialized_walk(variant: Variant) -> str | None:
         )
     if variant.design.block_k != line:
         return (
-            f"stages of {variant.design.block_k} bytes of a row, where {line} are the most that"
-            f" make up a group's {run_bytes(variant)}; use block_k {line}"
+            f"stages of {variant.design.block_k} bytes of a row; the longest that divide runs of"
+            f" {run_bytes(variant)} are of {line}; use block_k {line}"
         )
     stages = stages_of_group(variant)
     if stages > STRAIGHT_STAGES:

@@ -179,9 +179,7 @@ class Variant:
 
     @property
     def _k_unit(self) -> int:
-        """What K is a multiple of: turns, where a tail is walked what is left of them, which a ring
-        takes by whole stages.
-        """
+        """What K is a multiple of: turns; with a tail K_UNIT, or a stage where a ring takes it."""
         if self.tail is None:
             return self.walk.unit_k
         return max(K_UNIT, stage_k(self)) if self.design.specialized else K_UNIT

@@ -5,10 +5,9 @@ triton. The interpreter of Triton 3.6 to 3.8 rounds `tl.fma` twice, and all vers
 truncate fp32 -> bf16 and flush bf16 subnormals; `install` replaces both by those of
 `exact_float.py`. `probe` checks that they took. Only an active interpreter imports numpy.
 
-It also spent half of its time on what changes no result: it looks through all of triton.language
-for what it has to replace whenever a kernel starts and whenever one calls a helper, makes the type
-of every tensor anew, and works out whether integers overflow, to tell it in debug mode only.
-`install` lets it do so once, or where it tells.
+It also spends time on what changes no result: it looks through all of triton.language for what it
+has to replace whenever a kernel starts and whenever one calls a helper, makes the type of every
+tensor anew, and works out whether integers overflow although it tells nobody. `install` ends that.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from functools import cache
 from inspect import getmembers
 from typing import Any
@@ -87,9 +85,7 @@ def install() -> None:
     interpreter._convert_float = convert
     _look_once(interpreter)
     _type_once(tl.core)
-    options = interpreter.interpreter_builder.options
-    told = replace(options, sanitize_overflow=options.sanitize_overflow and options.debug)
-    interpreter.interpreter_builder.options = told
+    _check_where_told()
 
 
 def _look_once(interpreter: Any) -> None:
@@ -130,17 +126,40 @@ def _type_once(core: Any) -> None:
     shapes: dict[str, tuple[Any, Any]] = {}
 
     def block_type(self: Any, element_ty: Any, shape: Any) -> None:
-        key = (element_ty.name, *(getattr(each, "value", each) for each in shape))
-        if key not in blocks:
-            original_block(self, element_ty, shape)
+        sizes = [getattr(each, "value", each) for each in shape]
+        usual = isinstance(element_ty, core.dtype) and isinstance(shape, (list, core.tuple))
+        usual = usual and all(type(each) is int for each in sizes)
+        key = (element_ty.name, *sizes) if usual else None
+        if key in blocks:
+            # Pointers into other address spaces have the same name.
+            vars(self).update(blocks[key], element_ty=element_ty)
+            return
+        original_block(self, element_ty, shape)  # which may refuse them
+        if key is not None:
             blocks[key] = dict(vars(self))
-        vars(self).update(blocks[key], element_ty=element_ty)
 
     def tensor_of(self: Any, handle: Any, type: Any) -> None:
-        if type.name not in shapes:
+        known = shapes.get(type.name)
+        if known is None:
             original_tensor(self, handle, type)
             shapes[type.name] = self.shape, self.numel
-        self.handle, self.type, self.dtype = handle, type, type.scalar
-        self.shape, self.numel = shapes[type.name]
+        else:
+            self.handle, self.type, self.dtype = handle, type, type.scalar
+            self.shape, self.numel = known
 
     block.__init__, tensor.__init__ = block_type, tensor_of
+
+
+def _check_where_told() -> None:
+    """Work out whether integers overflow only where the builder's options say `debug`: elsewhere
+    Triton drops what it found.
+    """
+    from triton.language.semantic import TritonSemantic
+
+    original = TritonSemantic.binary_op_sanitize_overflow_impl
+
+    def check(self: Any, lhs: Any, rhs: Any, binary_op: Any) -> None:
+        if self.builder.options.debug:
+            original(self, lhs, rhs, binary_op)
+
+    TritonSemantic.binary_op_sanitize_overflow_impl = check

@@ -98,9 +98,10 @@ def read(path: Path) -> Source:
 
 def _compose(text: str) -> yaml.Node | None:
     """The node tree, from libyaml where pyyaml was built with it, in a tenth of the time. What it
-    refuses is left to the other parser, so that complaints have the same words everywhere.
+    refuses is left to the other parser, so that complaints have the same words everywhere; so are
+    tabs, which it takes where that one does not.
     """
-    if yaml.__with_libyaml__:
+    if yaml.__with_libyaml__ and "\t" not in text:
         with suppress(yaml.YAMLError):
             return yaml.compose(text, Loader=yaml.CSafeLoader)
     return yaml.compose(text, Loader=yaml.SafeLoader)

@@ -49,7 +49,7 @@ class Conditions:
 
     @classmethod
     def of(cls, on: Environment) -> Conditions:
-        return cls(on.device, on.driver, on.triton, on.torch)
+        return cls(device=on.device, driver=on.driver, triton=on.triton, torch=on.torch)
 
     def __str__(self) -> str:
         return f"{self.device}, driver {self.driver}, Triton {self.triton}, torch {self.torch}"

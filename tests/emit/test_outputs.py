@@ -160,11 +160,11 @@ def test_no_run_time_number_is_specialized(modules: list[Module]) -> None:
 
 def unread(nodes: list[ast.AST]) -> set[str]:
     """Names and arguments that are bound in a scope's nodes and never read there, but for `_` and
-    counters of loops that begin with it.
+    what loops over the stages of a group count by.
     """
     names = [node for node in nodes if isinstance(node, ast.Name)]
     targets = {ast.unparse(node.target) for node in nodes if isinstance(node, ast.For)}
-    counters = {name for name in targets if name.startswith("_")}
+    counters = targets & {"_stage"}
     bound = {node.id for node in names if isinstance(node.ctx, ast.Store)}
     bound |= {node.arg for node in nodes if isinstance(node, ast.arg)}
     return bound - {node.id for node in names if isinstance(node.ctx, ast.Load)} - counters - {"_"}

@@ -137,7 +137,7 @@ CASES = (
     Case(
         "specialized_walk",
         gemm("down", group=192, k=128, operands="weights_first", roles="specialized"),
-        "stages of 128 bytes of a row, where 64 are the most that make up a group's 192;"
+        "stages of 128 bytes of a row; the longest that divide runs of 192 are of 64;"
         " use block_k 64",
         gemm("down", group=192, k=64, operands="weights_first", roles="specialized"),
     ),

@@ -92,7 +92,7 @@ def test_every_builtin_is_replaced_in_a_kernel_and_restored_after_it() -> None:
 
 
 def test_types_are_what_triton_makes_of_them_elsewhere() -> None:
-    """In a process that has Triton's own interpreter, all attributes of types and tensors."""
+    """What shows of them and what is refused, in a process with Triton's own interpreter."""
     code = """
 {first}
 import triton.language as tl
@@ -108,6 +108,12 @@ for element in elements:
         if each.is_block():
             print(told(each.shape), each.numel, each.scalar is element, each.mangle(), vars(each))
     print([[a == b for b in made] for a in made])
+for shape in ((16,), [16.0], [True], tl.constexpr([16]), [], [3], ["a"]):
+    try:
+        print(tl.block_type(tl.int32, shape))
+    except Exception as error:
+        print(type(error).__name__)
+print(vars(tl.block_type(tl.constexpr(tl.int32), [16])))
 """
     ours, tritons_own = (
         run(code.format(first=first), TRITON_INTERPRET="1")
@@ -117,21 +123,26 @@ for element in elements:
     assert ours.stdout == tritons_own.stdout
 
 
-def test_overflow_is_told_in_debug_mode_alone() -> None:
-    """As Triton's own interpreter does, which works it out in any mode."""
-    assert not tritons.interpreter_builder.options.sanitize_overflow
+def test_overflow_is_told_where_the_options_say_debug() -> None:
     code = """
+import generator.runtime, torch, triton, triton.language as tl
 from dataclasses import replace
 from triton.runtime import interpreter as tritons
-builder = tritons.interpreter_builder
-builder.options = replace(builder.options, debug=True)
-import generator.runtime, torch, triton, triton.language as tl
 @triton.jit
 def kernel(x_ptr):
     tl.store(x_ptr, tl.load(x_ptr) + tl.load(x_ptr))
-kernel[(1,)](torch.tensor([2**30], dtype=torch.int32))
+x = torch.tensor([2**30], dtype=torch.int32)
+kernel[(1,)](x)
+print(x.item(), flush=True)
+builder = tritons.interpreter_builder
+builder.options = replace(builder.options, debug=True)
+kernel[(1,)](x)
 """
-    assert "int32 overflow detected" in run(code, TRITON_INTERPRET="1").stderr
+    done = run(
+        code.replace("from triton.runtime", "import generator.runtime\nfrom triton.runtime", 1)
+    )
+    assert done.stdout == f"{-(2**31)}\n"
+    assert "int32 overflow detected" in done.stderr
 
 
 def test_element_types_are_numpys() -> None:
