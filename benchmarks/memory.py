@@ -24,7 +24,7 @@ COLUMNS = (
     "weights, MiB",
     "bits a weight",
     *(f"workspace at {each}, KiB" for each in TOKENS),
-    "bytes a token",
+    f"at {TOKENS[-1]}, bytes a token",
 )
 
 

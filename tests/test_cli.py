@@ -118,7 +118,8 @@ def test_a_bad_name_is_2_and_writes_nothing(
     assert written(tmp_path) == set()
 
 
-@pytest.mark.parametrize(("option", "most"), [("--candidates", "0"), ("--rivals", "-1")])
+@pytest.mark.parametrize("most", ["0", "-1"])
+@pytest.mark.parametrize("option", ["--candidates", "--rivals"])
 def test_less_than_one_of_each_is_2_and_writes_nothing(
     tmp_path: Path, option: str, most: str
 ) -> None:

@@ -100,7 +100,10 @@ def test_a_batch_may_be_first_met_in_a_capture(layer: Layer, manifest: Manifest)
     assert all(torch.equal(out, want) for out in outs)
 
 
-@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="puts tensors on a second GPU")
+@pytest.mark.skipif(
+    torch.cuda.device_count() < 2,
+    reason="moves a layer to a second GPU, and this machine has fewer than two",
+)
 def test_every_device_has_launches_of_its_own(layer: Layer, manifest: Manifest) -> None:
     """The current device is another than the tensors'."""
     packed, batch, call = layer

@@ -379,7 +379,8 @@ def test_memory_that_is_no_multiple_of_16_takes_the_jit(
 
 
 @pytest.mark.skipif(
-    not interpreter.active(), reason="compiled kernels are launched directly, as tests/gpu/ sees"
+    not interpreter.active(),
+    reason="no interpreter runs on a GPU; tests/gpu/test_serving.py sees what is launched there",
 )
 def test_the_interpreter_is_called_every_time(layer: Small) -> None:
     want = layer.tokens()

@@ -80,21 +80,20 @@ def test_a_folder_without_resources_has_none() -> None:
     assert (small.resources, small.calibrations) == ((), ())
 
 
-@pytest.mark.skipif(not yaml.__with_libyaml__, reason="compares libyaml with the other parser")
-def test_parsers_with_and_without_libyaml_agree(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also on what is quoted, folded, aliased or not there."""
+def test_all_parsers_that_are_there_agree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also on what is quoted, folded, aliased or not there; libyaml, where pyyaml has it."""
     odd = tmp_path / "odd.yaml"
     odd.write_text("a: '1'\nb: \"true\"\nc: &x [1, ~, ]\nd: *x\ne: >\n  2\nf:\n", encoding="utf-8")
-    paths = [odd, *sorted(SPECS.rglob("*.yaml"))]
-    assert len(paths) > 10
-    by_libyaml = [read(path) for path in paths]
-    monkeypatch.setattr(yaml, "__with_libyaml__", False)
-    assert [read(path) for path in paths] == by_libyaml
-    assert by_libyaml[0].data == {
-        "a": "1", "b": "true", "c": [1, None], "d": [1, None], "e": "2\n", "f": None
-    }  # fmt: skip
+    shipped = sorted(SPECS.rglob("*.yaml"))
+    found = [read(path) for path in shipped]
+    assert len(found) > 10
+    meant = {"a": "1", "b": "true", "c": [1, None], "d": [1, None], "e": "2\n", "f": None}
+    lines = {(key,): line for line, key in enumerate("abcde", 1)}
+    for there in {yaml.__with_libyaml__, False}:
+        monkeypatch.setattr(yaml, "__with_libyaml__", there)
+        one = read(odd)
+        assert one.data == meant and lines.items() <= one.lines.items()
+        assert [read(path) for path in shipped] == found
 
 
 @pytest.mark.parametrize("text", ["a:\t1", "a: 1\t# x", "a: [1,\t2]", "a: [\n\t1]"])
