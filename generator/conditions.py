@@ -6,9 +6,11 @@ predicate.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
+
+TIMED_REACH = 2  # by how much a call's rows may differ from those that were timed
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,19 @@ def rows_per_expert(rows: int, experts: int) -> int:
     """Of the experts that can own a row at all; at least 1. Bands are ranges of it."""
     owners = max(1, min(experts, rows))
     return max(1, -(-rows // owners))
+
+
+def speaks_for(
+    timed: int, rows: int, experts: int, bands: Iterable[tuple[int, int | None]]
+) -> bool:
+    """Whether what was fastest at `timed` routed rows is a choice for a call of `rows`: up to twice
+    as many or half, and further within a band, a range of rows per expert that one row tile suits.
+    388 rows of 24 experts, in tiles of 16, say nothing of 16384, which tall tiles take.
+    """
+    if max(timed, rows) <= TIMED_REACH * min(timed, rows):
+        return True
+    ends = sorted(rows_per_expert(each, experts) for each in (timed, rows))
+    return any(low <= ends[0] and (high is None or ends[1] <= high) for low, high in bands)
 
 
 def condition_from_data(data: Mapping[str, object]) -> Condition:

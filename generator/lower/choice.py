@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from generator.conditions import rows_per_expert
+from generator.conditions import rows_per_expert, speaks_for
 from generator.errors import BuildError, Finding
 from generator.lower.bands import Band
 from generator.lower.cost import Shape, cost
@@ -20,7 +20,8 @@ from generator.spec.model import Spec
 
 NEXT = 3  # designs that a choice is compared with
 UNUSED = "no layer takes a plan with this contract here"
-NOT_TUNED = "no measured tuning: ranked by the cost model"
+BY_COST = "ranked by the cost model"
+NOT_TUNED = f"no measured tuning: {BY_COST}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,10 +126,11 @@ def choice(plan: Plan, spec: Spec, asked: Problem, tiles: Collection[int | None]
     in_order = [own[design] for design in ranked.designs]
     refusals = [_refusals(variant, asked) for variant in in_order]
     at = next((rank for rank, each in enumerate(refusals) if not each), None)
-    taken, tuning = (None if at is None else in_order[at]), NOT_TUNED
-    measured = _measured(plan, own, asked)
+    taken = None if at is None else in_order[at]
+    measured, said = _measured(plan, own, asked)
+    tuning = said or NOT_TUNED
     if measured is not None:
-        taken, tuning = measured
+        taken = measured
         at = in_order.index(taken) if taken in in_order else None
     chosen = None if taken is None else _cost(taken, shape)
     others = []
@@ -166,17 +168,22 @@ def choice(plan: Plan, spec: Spec, asked: Problem, tiles: Collection[int | None]
 
 def _measured(
     plan: Plan, own: Mapping[Design, Variant], asked: Problem
-) -> tuple[Variant, str] | None:
-    """The design that was measured fastest at the problem's shape, where one accepts it."""
+) -> tuple[Variant | None, str]:
+    """The design that was measured fastest at the problem's shape, where one accepts it, and what
+    tells of it; nothing where the shape was not measured.
+    """
+    ranges = [(each.band.low, each.band.high) for each in plan.bands]
     by_name = {design.name: variant for design, variant in own.items()}
     for table in plan.tuned:
         if (table.n, table.k, table.experts) == (asked.n, asked.k, asked.experts):
             near = table.nearest(asked.rows)
             variant = by_name[near.design]
+            if not speaks_for(near.rows, asked.rows, asked.experts, ranges):
+                return None, f"{near.rows} rows, the nearest measured, are too far: {BY_COST}"
             if not _refusals(variant, asked):
                 where = f"at {near.rows} rows, the nearest measured, on {table.device}"
                 return variant, f"fastest {where}, {table.date}"
-    return None
+    return None, ""
 
 
 def unused_tile(block_m: int | None) -> str:

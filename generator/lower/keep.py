@@ -7,9 +7,9 @@ from functools import cache
 
 from generator.lower.bands import Band, bands
 from generator.lower.judge import Question, judged
-from generator.lower.rank import RankedBand, covering, in_order
+from generator.lower.rank import RankedBand, accepts, covering, in_order
 from generator.lower.shapes import ShapeSource
-from generator.lower.variant import Design
+from generator.lower.variant import Design, Variant
 
 
 @cache
@@ -26,9 +26,11 @@ def kept(
     legal = [each for each in judged(asked).legal if each.design not in banned]
     every_band = bands({v.design.block_m for v in legal if v.design.block_m})
     variants = [asked.variant(design) for design in timed]
-    for band in _modelled(every_band, timed) if whole else every_band:
+    for band in dict.fromkeys((every_band[0], every_band[-1])) if whole else every_band:
         in_band = [v for v in legal if v.design.block_m == band.block_m]
-        variants += covering(in_band, sources, band)
+        variants += covering(
+            in_band, _not_taken(variants, sources, band) if whole else sources, band
+        )
     own = list(dict.fromkeys(variants))
     return tuple(each.design for each in own), tuple(
         RankedBand(band, tuple(each.design for each in in_order(own, sources, band)))
@@ -36,11 +38,12 @@ def kept(
     )
 
 
-def _modelled(every_band: Sequence[Band], timed: Sequence[Design]) -> list[Band]:
-    """The bands whose designs the cost model chooses where every shape was timed: those of the
-    shortest and the tallest row tile, where no timed design has it. So calls of any rows have a
-    tile that is not far off, and up and down always have one in common.
+def _not_taken(
+    timed: Sequence[Variant], sources: Sequence[ShapeSource], band: Band
+) -> list[ShapeSource]:
+    """The shapes that no timed design of a band's row tile takes. For these the cost model chooses
+    one by the shortest and one by the tallest tile: so calls of any rows have a tile that is not
+    far off, and up and down always have one in common.
     """
-    known = {design.block_m for design in timed}
-    ends = dict.fromkeys((every_band[0], every_band[-1]))
-    return [band for band in ends if band.block_m not in known]
+    own = [each for each in timed if each.design.block_m == band.block_m]
+    return [source for source in sources if not any(accepts(each, source) for each in own)]

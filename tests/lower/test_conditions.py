@@ -16,6 +16,7 @@ from generator.conditions import (
     ProductBelow,
     condition_from_data,
     rows_per_expert,
+    speaks_for,
 )
 
 DIMENSIONS = ("rows", "N", "K", "experts")
@@ -112,3 +113,25 @@ def test_rows_are_shared_by_the_experts_that_can_own_one(
     rows: int, experts: int, mean: int
 ) -> None:
     assert rows_per_expert(rows, experts) == mean
+
+
+@pytest.mark.parametrize(
+    ("timed", "rows", "speaks"),
+    [
+        (388, 388, True),
+        (388, 194, True),  # half
+        (388, 193, False),  # 9 rows an expert, of another band than 17
+        (388, 776, True),
+        (388, 777, False),  # 33 an expert
+        (8, 288, True),  # far, but 1 and 12 rows an expert
+        (288, 8, True),
+        (289, 8, False),  # 13 an expert
+        (16384, 10**6, True),  # the last band has no end
+        (10**6, 16384, True),
+    ],
+)
+def test_what_was_timed_speaks_for_calls_nearby_and_of_its_band(
+    timed: int, rows: int, speaks: bool
+) -> None:
+    bands = [(1, 12), (13, 26), (27, 117), (118, None)]
+    assert speaks_for(timed, rows, 24, bands) is speaks

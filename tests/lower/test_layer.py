@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from generator.conditions import AtMost
+from generator.conditions import AtMost, speaks_for
 from generator.lower import program as program_module
 from generator.lower.bands import DISPATCHED_ROWS, Band
 from generator.lower.contract import Contract
@@ -395,11 +395,17 @@ def test_every_model_is_served_in_every_band_by_the_first_plan_that_takes_its_le
 
 
 def timed_tile(plan: Plan, accepting: list[Variant], asked: dict[str, int]) -> int | None:
-    """The row tile that was timed at the nearest rows of a call's shape; it takes the call."""
+    """The row tile that was timed at the nearest rows of a call's shape, if they are near; it takes
+    the call.
+    """
     shape = (asked["N"], asked["K"], asked["experts"])
     for table in plan.tuned:
         if (table.n, table.k, table.experts) == shape:
-            design = table.nearest(asked["rows"]).design
+            near = table.nearest(asked["rows"])
+            bands = [(each.band.low, each.band.high) for each in plan.bands]
+            if not speaks_for(near.rows, asked["rows"], asked["experts"], bands):
+                return None
+            design = near.design
             [tile] = [v.design.block_m for v in accepting if v.design.name == design]
             return tile
     return None

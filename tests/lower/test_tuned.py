@@ -10,6 +10,7 @@ import pytest
 from generator.data import folder
 from generator.emit.outputs import outputs
 from generator.emit.sync import write
+from generator.lower import choice as lowering
 from generator.lower.contract import GemmContract
 from generator.lower.plan import Plan
 from generator.lower.program import Program, Selection, program
@@ -105,6 +106,30 @@ def test_selection_takes_the_nearest_timed_rows(shipped: Manifest) -> None:
             choice = select(asked, shipped)
             assert choice.entry.design == bucket.design
             assert choice.why.startswith(f"fastest at {bucket.rows} rows, the nearest measured, on")
+
+
+def test_what_was_timed_far_away_is_no_choice(shipped: Manifest) -> None:
+    """A model whose file names one batch is called with others: the seed's 97 tokens are 388 rows,
+    17 an expert.
+    """
+    own = (each for each in LOADED.tunings[0].shapes if each.contract == DOWN)
+    shape = max(
+        (each for each in own if len(each.buckets) == 1), key=lambda each: each.buckets[0].rows
+    )
+    [bucket] = shape.buckets
+    for rows in (1, bucket.rows * 40):
+        asked = Problem(DOWN, rows, shape.n, shape.k, shape.experts, TARGETS)
+        choice = select(asked, shipped)
+        assert choice.why.startswith("rank 1 of")
+        assert rows == 1 or choice.entry.block_m == 256
+        told = lowering.choice(
+            of(LOADED),
+            next(each for each in LOADED.specs if each.name == "w8a8"),
+            lowering.Problem(rows, shape.n, shape.k, shape.experts),
+            {None},
+        )
+        assert told.design == choice.entry.design
+        assert told.tuning.startswith(f"{bucket.rows} rows, the nearest measured, are too far")
 
 
 def test_other_shapes_fall_back_to_the_cost_model(shipped: Manifest) -> None:

@@ -118,7 +118,7 @@ def test_each_distinct_choice_is_logged_once(
     shipped.choices.clear()
     shipped.logged.clear()
     with caplog.at_level(logging.INFO, logger="groupwise"):
-        for rows in (77, 77, 78, 200):
+        for rows in (377, 377, 378, 400):
             select_layer(layer_problem(rows), shipped)
     told = [each.getMessage() for each in caplog.records if each.getMessage().startswith("up_")]
     assert len(told) == 1
