@@ -177,22 +177,33 @@ class Names:
         first, second = (weights, rows) if self.swapped else (rows, weights)
         return first, f"tl.trans({second})"
 
+    @property
+    def scales_of_a_turn(self) -> str:
+        """Elements from one turn's scales to the next."""
+        row = self.sums[0].scale_row
+        if self.groups > 1:
+            row = f"{self.groups} * {row}"
+        return f"({row})" if " " in row else row
+
     def totals(self) -> tuple[str, ...]:
         return tuple(
             s.total_of(group, self.groups) for group in range(self.groups) for s in self.sums
         )
 
-    def promotions(self, *, last: bool = False) -> tuple[Promotion, ...]:
-        """Every group of a turn, in ascending order; `last`: no group follows."""
+    def promotions(self, *, last: bool = False, ahead: bool = False) -> tuple[Promotion, ...]:
+        """Every group of a turn, in ascending order; `last`: no group follows; `ahead`: a turn's
+        scales have names of their own.
+        """
         return tuple(
             Promotion(
                 each.name,
                 each.total_of(group, self.groups)
                 + (".to(tl.float32)" if self.total_dtype == "int32" else ""),
-                each.scale,
+                f"{each.scale}{group}" if ahead and self.groups > 1 else each.scale,
                 each.scale_pointers,
                 "" if last else each.scale_row,
                 " * NIBBLE" if self.times_16 else "",
+                f" + {each.scale_row}" if group else "",
             )
             for group in range(self.groups)
             for each in self.sums
@@ -238,12 +249,14 @@ def walk_text(variant: Variant, gemm: GemmContract) -> WalkText:
     across = names.chunked and not names.grouped  # chunks of whole turns
     fresh = names.grouped and walk.repeat == 0 and not names.outer
     form = "add_outer" if names.outer else "add_rounded" if rounded else "add"
+    ahead = names.grouped and variant.tail is None  # what a tail scales follows the last turn's
     tile_sizes = {tile.size for tile in walk.repeated + walk.tiles}
     tile_sizes |= {variant.tail.tile} if variant.tail else set()
     return WalkText(
         kind="grouped" if names.grouped else "channel_in_chunks" if across else "channel",
         inner=_inner(variant, in_chunks=in_chunks),
         turns=variant.turns,
+        ahead=names.scales_of_a_turn if ahead else "",
         cut=_cut(variant),
         shape=names.shape,
         along_columns=names.along_columns,
@@ -260,7 +273,7 @@ def walk_text(variant: Variant, gemm: GemmContract) -> WalkText:
         moves=names.moves(
             walk, repeated=f"{'CHUNKS * CHUNK_TURNS' if in_chunks else 'STEPS'} * BLOCK_K"
         ),
-        promotions=names.promotions(),
+        promotions=names.promotions(ahead=ahead),
         tail=_tail(variant, gemm, variant.tail) if variant.tail else None,
     )
 

@@ -92,6 +92,7 @@ class Promotion:
     scale_pointers: str
     scale_row: str  # how far they go; "" where no group follows
     factor: str
+    offset: str  # from the first group of a turn to this one, where a turn loads ahead
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +128,7 @@ class WalkText:
     kind: str  # grouped | channel | channel_in_chunks
     inner: str  # in_a_row | in_a_loop | in_blocks | in_chunks | in_blocks_in_chunks
     turns: str
+    ahead: str  # elements from a turn's scales to the next one's, if loaded a turn ahead; else ""
     cut: str  # a comment: "One group in exact tiles: 128 + 128 + 64."
     shape: str  # of sums and results
     along_columns: str  # how an index of a column's scale is spread over them

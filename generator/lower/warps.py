@@ -101,16 +101,11 @@ def held_registers(variant: Variant) -> int:
 
 
 def operand_registers(variant: Variant) -> int:
-    """Nibbles of one thread on their way: the low ones and the high ones of 64 rows of a stage, and
-    where more stages of a group follow, those of two and a third one's bytes beside gates, which
-    spilled 8 bytes in groups of 512 (Triton 3.9).
-    """
+    """Nibbles of one thread on their way: the low ones and the high ones of 64 rows of a stage."""
     if not variant.planes:
         return 0
     threads = variant.target.warp_size * MULTIPLYING
-    plane = LINES[0] * WEIGHT_ROWS // (4 * threads)
-    gated = variant.gemm is not None and bool(variant.gemm.gate)
-    return plane * (5 if gated and stages_of_group(variant) > 1 else 2)
+    return 2 * LINES[0] * WEIGHT_ROWS // (4 * threads)
 
 
 def ring_bytes(variant: Variant) -> int:

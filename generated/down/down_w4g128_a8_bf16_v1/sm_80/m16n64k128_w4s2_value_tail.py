@@ -105,8 +105,8 @@ def down_w4g128_a8_bf16_v1_sm_80_m16n64k128_w4s2_value_tail(
         acc = tl.fma(total.to(tl.float32), w_scale[None, :], acc)
         w_scale_ptrs += N
 
-    x_scale = tl.load(x_scale_ptr + rows, mask=row_ok, other=0.0)[:, None]
-    tl.store(y_ptrs, (acc * x_scale).to(tl.bfloat16), mask=row_ok[:, None])
+    x_scale = tl.load(x_scale_ptr + rows, mask=row_ok, other=0.0)
+    tl.store(y_ptrs, (acc * x_scale[:, None]).to(tl.bfloat16), mask=row_ok[:, None])
 
 
 OPTIONS = {"num_warps": 4, "num_stages": 2, "enable_fp_fusion": False}

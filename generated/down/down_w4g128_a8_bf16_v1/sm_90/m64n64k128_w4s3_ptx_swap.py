@@ -81,8 +81,14 @@ def down_w4g128_a8_bf16_v1_sm_90_m64n64k128_w4s3_ptx_swap(
     w_scale_ptrs = w_scale_ptr + expert.to(tl.int64) * (N * 2 * group_pairs) + cols
 
     acc = tl.zeros((BLOCK_N, BLOCK_M), dtype=tl.float32)
-    for _ in range(group_pairs):
+    w_scale0 = tl.load(w_scale_ptrs)
+    w_scale1 = tl.load(w_scale_ptrs + N)
+    for turn in range(group_pairs):
         # Two groups, one in each plane, in exact tiles: 128.
+        # Scales come a turn ahead; the last turn gets its own again.
+        ahead = tl.minimum(turn + 1, group_pairs - 1) * (2 * N)
+        next_w_scale0 = tl.load(w_scale_ptrs + ahead)
+        next_w_scale1 = tl.load(w_scale_ptrs + ahead + N)
         x0 = tl.load(x_ptrs + k128, mask=row_ok[:, None], other=0)
         x1 = tl.load(x_ptrs + PLANE_K + k128, mask=row_ok[:, None], other=0)
         w = tl.load(w_ptrs + k128)
@@ -90,15 +96,15 @@ def down_w4g128_a8_bf16_v1_sm_90_m64n64k128_w4s3_ptx_swap(
         total1 = tl.dot(_high(w), tl.trans(x1), out_dtype=tl.int32)
         x_ptrs += 2 * GROUP_K
         w_ptrs += GROUP_K
-        w_scale = tl.load(w_scale_ptrs).to(tl.float32) * NIBBLE
-        acc = tl.fma(total0.to(tl.float32), w_scale[:, None], acc)
-        w_scale_ptrs += N
-        w_scale = tl.load(w_scale_ptrs).to(tl.float32) * NIBBLE
-        acc = tl.fma(total1.to(tl.float32), w_scale[:, None], acc)
-        w_scale_ptrs += N
+        scale = w_scale0.to(tl.float32) * NIBBLE
+        acc = tl.fma(total0.to(tl.float32), scale[:, None], acc)
+        scale = w_scale1.to(tl.float32) * NIBBLE
+        acc = tl.fma(total1.to(tl.float32), scale[:, None], acc)
+        w_scale0 = next_w_scale0
+        w_scale1 = next_w_scale1
 
-    x_scale = tl.load(x_scale_ptr + rows, mask=row_ok, other=0.0)[None, :]
-    tl.store(y_ptrs, tl.trans((acc * x_scale).to(tl.bfloat16)), mask=row_ok[:, None])
+    x_scale = tl.load(x_scale_ptr + rows, mask=row_ok, other=0.0)
+    tl.store(y_ptrs, tl.trans((acc * x_scale[None, :]).to(tl.bfloat16)), mask=row_ok[:, None])
 
 
 OPTIONS = {"num_warps": 4, "num_stages": 3, "enable_fp_fusion": False}

@@ -196,13 +196,14 @@ def _tile(given, half: gl.constexpr, expert, column, first, end, stage, phase):
         stage, phase = _after(stage, phase)
         for _stage in gl.static_range(GROUP_STAGES - 1):
             mbarrier.wait(full.index(stage), phase)
+            # All products of the stage before are done.
+            left_sum = warpgroup_mma_init(warpgroup_mma_wait(0, deps=[left_sum]))
+            right_sum = warpgroup_mma_init(warpgroup_mma_wait(0, deps=[right_sum]))
+            mbarrier.arrive(empty.index(last), count=1)
             w = _weights(w_ring, stage, half).load(gl.DotOperandLayout(0, PART, 4))
             low, high = _low(w), _high(w)
             left_sum = _dot(low, x_ring, 2 * stage, 0, PART_M, left_sum, True)
             left_sum = _dot(high, x_ring, 2 * stage + 1, 0, PART_M, left_sum, True)
-            # All products of the stage before are done.
-            right_sum = warpgroup_mma_init(warpgroup_mma_wait(2, deps=[right_sum]))
-            mbarrier.arrive(empty.index(last), count=1)
             right_sum = _dot(low, x_ring, 2 * stage, PART_M, PART_M, right_sum, True)
             right_sum = _dot(high, x_ring, 2 * stage + 1, PART_M, PART_M, right_sum, True)
             last = stage
@@ -248,13 +249,13 @@ def _short_tile(given, half: gl.constexpr, expert, column, first, end, stage, ph
         stage, phase = _after(stage, phase)
         for _stage in gl.static_range(GROUP_STAGES - 1):
             mbarrier.wait(full.index(stage), phase)
+            # All products of the stage before are done.
+            total = warpgroup_mma_init(warpgroup_mma_wait(0, deps=[total]))
+            mbarrier.arrive(empty.index(last), count=1)
             w = _weights(w_ring, stage, half).load(gl.DotOperandLayout(0, PART, 4))
             low, high = _low(w), _high(w)
             total = _dot(low, x_ring, 2 * stage, 0, PART_M, total, True)
             total = _dot(high, x_ring, 2 * stage + 1, 0, PART_M, total, True)
-            # All products of the stage before are done.
-            total = warpgroup_mma_init(warpgroup_mma_wait(2, deps=[total]))
-            mbarrier.arrive(empty.index(last), count=1)
             last = stage
             stage, phase = _after(stage, phase)
         total = warpgroup_mma_wait(0, deps=[total])

@@ -45,8 +45,8 @@ def _quotient(x, scale, inverse):
     an ulp, and `inverse` is the rounded 1 / scale (Markstein, IBM J. Res. Dev. 34, 1990).
     """
     q = x * inverse
-    q = tl.fma(tl.fma(-q, scale, x), inverse, q)
-    return tl.fma(tl.fma(-q, scale, x), inverse, q)
+    q = tl.fma(tl.fma(q, -scale, x), inverse, q)
+    return tl.fma(tl.fma(q, -scale, x), inverse, q)
 
 
 @triton.jit
@@ -139,8 +139,8 @@ def down_w4g320_a8_fp16_requantfp16_v1_portable_m32n32k32_w8s3_value_tail_wide(
         w_scale = tl.load(w_scale_ptrs).to(tl.float32)
         acc = tl.fma(total.to(tl.float32), w_scale[None, :], acc)
 
-    x_scale = tl.where(finite, row_scale, float("nan"))[:, None]
-    tl.store(y_ptrs, (acc * x_scale).to(tl.float16), mask=row_ok[:, None])
+    x_scale = tl.where(finite, row_scale, float("nan"))
+    tl.store(y_ptrs, (acc * x_scale[:, None]).to(tl.float16), mask=row_ok[:, None])
 
 
 OPTIONS = {"num_warps": 8, "num_stages": 3, "enable_fp_fusion": False}

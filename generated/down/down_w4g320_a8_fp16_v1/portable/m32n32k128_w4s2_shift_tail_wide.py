@@ -104,8 +104,8 @@ def down_w4g320_a8_fp16_v1_portable_m32n32k128_w4s2_shift_tail_wide(
         w_scale = tl.load(w_scale_ptrs).to(tl.float32) * NIBBLE
         acc = tl.fma(total.to(tl.float32), w_scale[None, :], acc)
 
-    x_scale = tl.load(x_scale_ptr + rows, mask=row_ok, other=0.0)[:, None]
-    tl.store(y_ptrs, (acc * x_scale).to(tl.float16), mask=row_ok[:, None])
+    x_scale = tl.load(x_scale_ptr + rows, mask=row_ok, other=0.0)
+    tl.store(y_ptrs, (acc * x_scale[:, None]).to(tl.float16), mask=row_ok[:, None])
 
 
 OPTIONS = {"num_warps": 4, "num_stages": 2, "enable_fp_fusion": False}

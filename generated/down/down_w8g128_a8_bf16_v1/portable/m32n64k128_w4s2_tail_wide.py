@@ -52,6 +52,7 @@ def down_w8g128_a8_bf16_v1_portable_m32n64k128_w4s2_tail_wide(
     k128 = tl.arange(0, 128)
     k64 = tl.arange(0, 64)
     x_ptrs = x_ptr + rows.to(tl.int64)[:, None] * K
+    x_scale = tl.load(x_scale_ptr + rows, mask=row_ok, other=0.0)
     w_ptrs = w_ptr + expert.to(tl.int64) * (N * K) + cols[:, None] * K
     w_scale_ptrs = w_scale_ptr + expert.to(tl.int64) * (N * scales) + cols
 
@@ -74,8 +75,7 @@ def down_w8g128_a8_bf16_v1_portable_m32n64k128_w4s2_tail_wide(
         w_scale = tl.load(w_scale_ptrs).to(tl.float32)
         acc = tl.fma(total.to(tl.float32), w_scale[None, :], acc)
 
-    x_scale = tl.load(x_scale_ptr + rows, mask=row_ok, other=0.0)[:, None]
-    tl.store(y_ptrs, (acc * x_scale).to(tl.bfloat16), mask=row_ok[:, None])
+    tl.store(y_ptrs, (acc * x_scale[:, None]).to(tl.bfloat16), mask=row_ok[:, None])
 
 
 OPTIONS = {"num_warps": 4, "num_stages": 2, "enable_fp_fusion": False}

@@ -48,23 +48,27 @@ def down_w8g128_a8_bf16_v1_sm_90_m16n32k128_w4s4_swap(
         return
     k128 = tl.arange(0, 128)
     x_ptrs = x_ptr + rows[:, None] * K
+    x_scale = tl.load(x_scale_ptr + rows, mask=row_ok, other=0.0)
     w_ptrs = w_ptr + expert.to(tl.int64) * (N * K) + cols[:, None] * K
     w_scale_ptrs = w_scale_ptr + expert.to(tl.int64) * (N * groups) + cols
 
     acc = tl.zeros((BLOCK_N, BLOCK_M), dtype=tl.float32)
-    for _ in range(groups):
+    w_scale = tl.load(w_scale_ptrs)
+    for turn in range(groups):
         # One group, in exact tiles: 128.
+        # Scales come a turn ahead; the last turn gets its own again.
+        ahead = tl.minimum(turn + 1, groups - 1) * N
+        next_w_scale = tl.load(w_scale_ptrs + ahead)
         x = tl.load(x_ptrs + k128, mask=row_ok[:, None], other=0)
         w = tl.load(w_ptrs + k128)
         total = tl.dot(w, tl.trans(x), out_dtype=tl.int32)
         x_ptrs += GROUP_K
         w_ptrs += GROUP_K
-        w_scale = tl.load(w_scale_ptrs).to(tl.float32)
-        acc = tl.fma(total.to(tl.float32), w_scale[:, None], acc)
-        w_scale_ptrs += N
+        scale = w_scale.to(tl.float32)
+        acc = tl.fma(total.to(tl.float32), scale[:, None], acc)
+        w_scale = next_w_scale
 
-    x_scale = tl.load(x_scale_ptr + rows, mask=row_ok, other=0.0)[None, :]
-    tl.store(y_ptrs, tl.trans((acc * x_scale).to(tl.bfloat16)), mask=row_ok[:, None])
+    tl.store(y_ptrs, tl.trans((acc * x_scale[None, :]).to(tl.bfloat16)), mask=row_ok[:, None])
 
 
 OPTIONS = {"num_warps": 4, "num_stages": 4, "enable_fp_fusion": False}

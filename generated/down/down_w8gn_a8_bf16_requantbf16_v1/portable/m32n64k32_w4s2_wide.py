@@ -29,8 +29,8 @@ def _quotient(x, scale, inverse):
     an ulp, and `inverse` is the rounded 1 / scale (Markstein, IBM J. Res. Dev. 34, 1990).
     """
     q = x * inverse
-    q = tl.fma(tl.fma(-q, scale, x), inverse, q)
-    return tl.fma(tl.fma(-q, scale, x), inverse, q)
+    q = tl.fma(tl.fma(q, -scale, x), inverse, q)
+    return tl.fma(tl.fma(q, -scale, x), inverse, q)
 
 
 @triton.jit
@@ -81,6 +81,8 @@ def down_w8gn_a8_bf16_requantbf16_v1_portable_m32n64k32_w4s2_wide(
     w_ptrs = w_ptr + expert.to(tl.int64) * (N * K) + cols[:, None] * K
     w_scale_ptrs = w_scale_ptr + expert.to(tl.int64) * N + cols
 
+    # One scale per column, on its way while K is walked.
+    w_scale = tl.load(w_scale_ptrs)
     total = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.int32)
     for _ in range(k_tiles):
         a = tl.load(x_ptrs + k32, mask=row_ok[:, None], other=0.0)
@@ -90,12 +92,12 @@ def down_w8gn_a8_bf16_requantbf16_v1_portable_m32n64k32_w4s2_wide(
         x_ptrs += BLOCK_K
         inv_smooth_ptrs += BLOCK_K
         w_ptrs += BLOCK_K
-    # One scale per column; fma with +0.0 keeps the sign of zero that grouped scales give.
-    w_scale = tl.load(w_scale_ptrs).to(tl.float32)
-    acc = tl.fma(total.to(tl.float32), w_scale[None, :], 0.0)
+    # fma with +0.0 keeps the sign of zero that grouped scales give.
+    scale = w_scale.to(tl.float32)
+    acc = tl.fma(total.to(tl.float32), scale[None, :], 0.0)
 
-    x_scale = tl.where(finite, row_scale, float("nan"))[:, None]
-    tl.store(y_ptrs, (acc * x_scale).to(tl.bfloat16), mask=row_ok[:, None])
+    x_scale = tl.where(finite, row_scale, float("nan"))
+    tl.store(y_ptrs, (acc * x_scale[:, None]).to(tl.bfloat16), mask=row_ok[:, None])
 
 
 OPTIONS = {"num_warps": 4, "num_stages": 2, "enable_fp_fusion": False}

@@ -29,8 +29,8 @@ def _quotient(x, scale, inverse):
     an ulp, and `inverse` is the rounded 1 / scale (Markstein, IBM J. Res. Dev. 34, 1990).
     """
     q = x * inverse
-    q = tl.fma(tl.fma(-q, scale, x), inverse, q)
-    return tl.fma(tl.fma(-q, scale, x), inverse, q)
+    q = tl.fma(tl.fma(q, -scale, x), inverse, q)
+    return tl.fma(tl.fma(q, -scale, x), inverse, q)
 
 
 @triton.jit(do_not_specialize=["rows", "top_k", "k_units"])

@@ -97,14 +97,14 @@ def up_w4g128_a8_swiglu_bf16_v1_sm_90_m64n32k128_w4s3_ptx_swap_joined(
 ):
     tile = tl.program_id(0)
     expert = tl.load(tile_expert_ptr + tile)
-    if expert < 0:
-        return
     N = n_tiles * BLOCK_N
     K = group_pairs * (2 * GROUP_K)
     row_bytes = K // 2
     rows = tl.load(tile_start_ptr + tile) + tl.arange(0, BLOCK_M)
     row_ok = rows < tl.load(tile_end_ptr + tile)
     cols = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    if expert < 0:
+        return
     k128 = tl.arange(0, 128)
     x_ptrs = x_ptr + rows[:, None] * K
     # Gate rows, then the up rows of the same columns.
@@ -114,8 +114,14 @@ def up_w4g128_a8_swiglu_bf16_v1_sm_90_m64n32k128_w4s3_ptx_swap_joined(
     w_scale_ptrs = w_scale_ptr + expert.to(tl.int64) * (2 * N * 2 * group_pairs) + w_rows
 
     both = tl.zeros((2 * BLOCK_N, BLOCK_M), dtype=tl.float32)
-    for _ in range(group_pairs):
+    w_scale0 = tl.load(w_scale_ptrs)
+    w_scale1 = tl.load(w_scale_ptrs + 2 * N)
+    for turn in range(group_pairs):
         # Two groups, one in each plane, in exact tiles: 128.
+        # Scales come a turn ahead; the last turn gets its own again.
+        ahead = tl.minimum(turn + 1, group_pairs - 1) * (2 * 2 * N)
+        next_w_scale0 = tl.load(w_scale_ptrs + ahead)
+        next_w_scale1 = tl.load(w_scale_ptrs + ahead + 2 * N)
         x0 = tl.load(x_ptrs + k128, mask=row_ok[:, None], other=0)
         x1 = tl.load(x_ptrs + PLANE_K + k128, mask=row_ok[:, None], other=0)
         w = tl.load(w_ptrs + k128)
@@ -123,15 +129,15 @@ def up_w4g128_a8_swiglu_bf16_v1_sm_90_m64n32k128_w4s3_ptx_swap_joined(
         total1 = tl.dot(_high(w), tl.trans(x1), out_dtype=tl.int32)
         x_ptrs += 2 * GROUP_K
         w_ptrs += GROUP_K
-        w_scale = tl.load(w_scale_ptrs).to(tl.float32) * NIBBLE
-        both = tl.fma(total0.to(tl.float32), w_scale[:, None], both)
-        w_scale_ptrs += 2 * N
-        w_scale = tl.load(w_scale_ptrs).to(tl.float32) * NIBBLE
-        both = tl.fma(total1.to(tl.float32), w_scale[:, None], both)
-        w_scale_ptrs += 2 * N
+        scale = w_scale0.to(tl.float32) * NIBBLE
+        both = tl.fma(total0.to(tl.float32), scale[:, None], both)
+        scale = w_scale1.to(tl.float32) * NIBBLE
+        both = tl.fma(total1.to(tl.float32), scale[:, None], both)
+        w_scale0 = next_w_scale0
+        w_scale1 = next_w_scale1
 
-    x_scale = tl.load(x_scale_ptr + rows, mask=row_ok, other=0.0)[None, :]
-    both = tl.reshape((both * x_scale).to(tl.bfloat16), (2, BLOCK_N, BLOCK_M))
+    x_scale = tl.load(x_scale_ptr + rows, mask=row_ok, other=0.0)
+    both = tl.reshape((both * x_scale[None, :]).to(tl.bfloat16), (2, BLOCK_N, BLOCK_M))
     gate, up = tl.split(tl.permute(both, (1, 2, 0)))
     gate, up = gate.to(tl.float32), up.to(tl.float32)
     a = tl.trans((_silu(gate) * up).to(tl.bfloat16))

@@ -86,8 +86,6 @@ def up_w4g512_a8_swiglu_fp16_v1_portable_m32n32k64_w8s3_shift_tail_wide(
 ):
     tile = tl.program_id(0)
     expert = tl.load(tile_expert_ptr + tile)
-    if expert < 0:
-        return
     N = n_tiles * BLOCK_N
     K = k_units * K_UNIT
     groups = K // GROUP_K
@@ -96,6 +94,8 @@ def up_w4g512_a8_swiglu_fp16_v1_portable_m32n32k64_w8s3_shift_tail_wide(
     rows = tl.load(tile_start_ptr + tile) + tl.arange(0, BLOCK_M)
     row_ok = rows < tl.load(tile_end_ptr + tile)
     cols = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    if expert < 0:
+        return
     k64 = tl.arange(0, 64)
     k32 = tl.arange(0, 32)
     x_ptrs = x_ptr + rows.to(tl.int64)[:, None] * K
@@ -163,9 +163,9 @@ def up_w4g512_a8_swiglu_fp16_v1_portable_m32n32k64_w8s3_shift_tail_wide(
         up_scale = tl.load(up_scale_ptrs).to(tl.float32) * NIBBLE
         up = tl.fma(up_sum.to(tl.float32), up_scale[None, :], up)
 
-    x_scale = tl.load(x_scale_ptr + rows, mask=row_ok, other=0.0)[:, None]
-    gate = (gate * x_scale).to(tl.float16).to(tl.float32)
-    up = (up * x_scale).to(tl.float16).to(tl.float32)
+    x_scale = tl.load(x_scale_ptr + rows, mask=row_ok, other=0.0)
+    gate = (gate * x_scale[:, None]).to(tl.float16).to(tl.float32)
+    up = (up * x_scale[:, None]).to(tl.float16).to(tl.float32)
     a = (_silu(gate) * up).to(tl.float16)
     tl.store(a_ptr + rows.to(tl.int64)[:, None] * N + cols, a, mask=row_ok[:, None])
 

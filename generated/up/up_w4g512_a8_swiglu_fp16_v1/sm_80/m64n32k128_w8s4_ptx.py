@@ -97,14 +97,14 @@ def up_w4g512_a8_swiglu_fp16_v1_sm_80_m64n32k128_w8s4_ptx(
 ):
     tile = tl.program_id(0)
     expert = tl.load(tile_expert_ptr + tile)
-    if expert < 0:
-        return
     N = n_tiles * BLOCK_N
     K = groups * GROUP_K
     row_bytes = K // 2
     rows = tl.load(tile_start_ptr + tile) + tl.arange(0, BLOCK_M)
     row_ok = rows < tl.load(tile_end_ptr + tile)
     cols = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    if expert < 0:
+        return
     k128 = tl.arange(0, 128)
     x_ptrs = x_ptr + rows[:, None] * K
     gate_ptrs = w_ptr + expert.to(tl.int64) * (2 * N * row_bytes) + cols[:, None] * row_bytes
@@ -114,8 +114,14 @@ def up_w4g512_a8_swiglu_fp16_v1_sm_80_m64n32k128_w8s4_ptx(
 
     gate = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
     up = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
-    for _ in range(groups):
+    gate_scale = tl.load(gate_scale_ptrs)
+    up_scale = tl.load(up_scale_ptrs)
+    for turn in range(groups):
         # One group, in two planes, in exact tiles: 128 + 128.
+        # Scales come a turn ahead; the last turn gets its own again.
+        ahead = tl.minimum(turn + 1, groups - 1) * (2 * N)
+        next_gate_scale = tl.load(gate_scale_ptrs + ahead)
+        next_up_scale = tl.load(up_scale_ptrs + ahead)
         x0 = tl.load(x_ptrs + k128, mask=row_ok[:, None], other=0)
         x1 = tl.load(x_ptrs + PLANE_K + k128, mask=row_ok[:, None], other=0)
         gate_w0 = tl.load(gate_ptrs + k128)
@@ -135,16 +141,16 @@ def up_w4g512_a8_swiglu_fp16_v1_sm_80_m64n32k128_w8s4_ptx(
         x_ptrs += GROUP_K
         gate_ptrs += GROUP_K // 2
         up_ptrs += GROUP_K // 2
-        gate_scale = tl.load(gate_scale_ptrs).to(tl.float32) * NIBBLE
-        gate = tl.fma(gate_sum.to(tl.float32), gate_scale[None, :], gate)
-        gate_scale_ptrs += 2 * N
-        up_scale = tl.load(up_scale_ptrs).to(tl.float32) * NIBBLE
-        up = tl.fma(up_sum.to(tl.float32), up_scale[None, :], up)
-        up_scale_ptrs += 2 * N
+        scale = gate_scale.to(tl.float32) * NIBBLE
+        gate = tl.fma(gate_sum.to(tl.float32), scale[None, :], gate)
+        scale = up_scale.to(tl.float32) * NIBBLE
+        up = tl.fma(up_sum.to(tl.float32), scale[None, :], up)
+        gate_scale = next_gate_scale
+        up_scale = next_up_scale
 
-    x_scale = tl.load(x_scale_ptr + rows, mask=row_ok, other=0.0)[:, None]
-    gate = (gate * x_scale).to(tl.float16).to(tl.float32)
-    up = (up * x_scale).to(tl.float16).to(tl.float32)
+    x_scale = tl.load(x_scale_ptr + rows, mask=row_ok, other=0.0)
+    gate = (gate * x_scale[:, None]).to(tl.float16).to(tl.float32)
+    up = (up * x_scale[:, None]).to(tl.float16).to(tl.float32)
     a = (_silu(gate) * up).to(tl.float16)
     tl.store(a_ptr + rows[:, None] * N + cols, a, mask=row_ok[:, None])
 

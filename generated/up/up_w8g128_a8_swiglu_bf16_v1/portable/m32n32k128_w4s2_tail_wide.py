@@ -70,8 +70,6 @@ def up_w8g128_a8_swiglu_bf16_v1_portable_m32n32k128_w4s2_tail_wide(
 ):
     tile = tl.program_id(0)
     expert = tl.load(tile_expert_ptr + tile)
-    if expert < 0:
-        return
     N = n_tiles * BLOCK_N
     K = k_units * K_UNIT
     groups = K // GROUP_K
@@ -79,6 +77,9 @@ def up_w8g128_a8_swiglu_bf16_v1_portable_m32n32k128_w4s2_tail_wide(
     rows = tl.load(tile_start_ptr + tile) + tl.arange(0, BLOCK_M)
     row_ok = rows < tl.load(tile_end_ptr + tile)
     cols = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    if expert < 0:
+        return
+    x_scale = tl.load(x_scale_ptr + rows, mask=row_ok, other=0.0)
     k128 = tl.arange(0, 128)
     k64 = tl.arange(0, 64)
     x_ptrs = x_ptr + rows.to(tl.int64)[:, None] * K
@@ -117,9 +118,8 @@ def up_w8g128_a8_swiglu_bf16_v1_portable_m32n32k128_w4s2_tail_wide(
         up_scale = tl.load(up_scale_ptrs).to(tl.float32)
         up = tl.fma(up_sum.to(tl.float32), up_scale[None, :], up)
 
-    x_scale = tl.load(x_scale_ptr + rows, mask=row_ok, other=0.0)[:, None]
-    gate = (gate * x_scale).to(tl.bfloat16).to(tl.float32)
-    up = (up * x_scale).to(tl.bfloat16).to(tl.float32)
+    gate = (gate * x_scale[:, None]).to(tl.bfloat16).to(tl.float32)
+    up = (up * x_scale[:, None]).to(tl.bfloat16).to(tl.float32)
     a = (_silu(gate) * up).to(tl.bfloat16)
     tl.store(a_ptr + rows.to(tl.int64)[:, None] * N + cols, a, mask=row_ok[:, None])
 

@@ -72,13 +72,14 @@ def up_w8g128_a8_swiglu_bf16_v1_sm_90_m32n32k128_w4s3_swap_joined_columns(
     tile = program // n_tiles
     column = program % n_tiles
     expert = tl.load(tile_expert_ptr + tile)
-    if expert < 0:
-        return
     N = n_tiles * BLOCK_N
     K = groups * GROUP_K
     rows = tl.load(tile_start_ptr + tile) + tl.arange(0, BLOCK_M)
     row_ok = rows < tl.load(tile_end_ptr + tile)
     cols = column * BLOCK_N + tl.arange(0, BLOCK_N)
+    if expert < 0:
+        return
+    x_scale = tl.load(x_scale_ptr + rows, mask=row_ok, other=0.0)
     k128 = tl.arange(0, 128)
     x_ptrs = x_ptr + rows[:, None] * K
     # Gate rows, then the up rows of the same columns.
@@ -88,19 +89,22 @@ def up_w8g128_a8_swiglu_bf16_v1_sm_90_m32n32k128_w4s3_swap_joined_columns(
     w_scale_ptrs = w_scale_ptr + expert.to(tl.int64) * (2 * N * groups) + w_rows
 
     both = tl.zeros((2 * BLOCK_N, BLOCK_M), dtype=tl.float32)
-    for _ in range(groups):
+    w_scale = tl.load(w_scale_ptrs)
+    for turn in range(groups):
         # One group, in exact tiles: 128.
+        # Scales come a turn ahead; the last turn gets its own again.
+        ahead = tl.minimum(turn + 1, groups - 1) * (2 * N)
+        next_w_scale = tl.load(w_scale_ptrs + ahead)
         x = tl.load(x_ptrs + k128, mask=row_ok[:, None], other=0)
         w = tl.load(w_ptrs + k128)
         total = tl.dot(w, tl.trans(x), out_dtype=tl.int32)
         x_ptrs += GROUP_K
         w_ptrs += GROUP_K
-        w_scale = tl.load(w_scale_ptrs).to(tl.float32)
-        both = tl.fma(total.to(tl.float32), w_scale[:, None], both)
-        w_scale_ptrs += 2 * N
+        scale = w_scale.to(tl.float32)
+        both = tl.fma(total.to(tl.float32), scale[:, None], both)
+        w_scale = next_w_scale
 
-    x_scale = tl.load(x_scale_ptr + rows, mask=row_ok, other=0.0)[None, :]
-    both = tl.reshape((both * x_scale).to(tl.bfloat16), (2, BLOCK_N, BLOCK_M))
+    both = tl.reshape((both * x_scale[None, :]).to(tl.bfloat16), (2, BLOCK_N, BLOCK_M))
     gate, up = tl.split(tl.permute(both, (1, 2, 0)))
     gate, up = gate.to(tl.float32), up.to(tl.float32)
     a = tl.trans((_silu(gate) * up).to(tl.bfloat16))

@@ -70,13 +70,14 @@ def up_w8gn_a8_swiglu_bf16_v1_sm_90_m16n128k128_w4s3_swap_joined_columns(
     tile = program // n_tiles
     column = program % n_tiles
     expert = tl.load(tile_expert_ptr + tile)
-    if expert < 0:
-        return
     N = n_tiles * BLOCK_N
     K = k_tiles * BLOCK_K
     rows = tl.load(tile_start_ptr + tile) + tl.arange(0, BLOCK_M)
     row_ok = rows < tl.load(tile_end_ptr + tile)
     cols = column * BLOCK_N + tl.arange(0, BLOCK_N)
+    if expert < 0:
+        return
+    x_scale = tl.load(x_scale_ptr + rows, mask=row_ok, other=0.0)
     k128 = tl.arange(0, 128)
     x_ptrs = x_ptr + rows[:, None] * K
     # Gate rows, then the up rows of the same columns.
@@ -85,6 +86,8 @@ def up_w8gn_a8_swiglu_bf16_v1_sm_90_m16n128k128_w4s3_swap_joined_columns(
     w_ptrs = w_ptr + expert.to(tl.int64) * (2 * N * K) + w_rows[:, None] * K
     w_scale_ptrs = w_scale_ptr + expert.to(tl.int64) * (2 * N) + w_rows
 
+    # One scale per column, on its way while K is walked.
+    w_scale = tl.load(w_scale_ptrs)
     total = tl.zeros((2 * BLOCK_N, BLOCK_M), dtype=tl.int32)
     for _ in range(k_tiles):
         x = tl.load(x_ptrs + k128, mask=row_ok[:, None], other=0)
@@ -92,12 +95,11 @@ def up_w8gn_a8_swiglu_bf16_v1_sm_90_m16n128k128_w4s3_swap_joined_columns(
         total = tl.dot(w, tl.trans(x), total, out_dtype=tl.int32)
         x_ptrs += BLOCK_K
         w_ptrs += BLOCK_K
-    # One scale per column; fma with +0.0 keeps the sign of zero that grouped scales give.
-    w_scale = tl.load(w_scale_ptrs).to(tl.float32)
-    both = tl.fma(total.to(tl.float32), w_scale[:, None], 0.0)
+    # fma with +0.0 keeps the sign of zero that grouped scales give.
+    scale = w_scale.to(tl.float32)
+    both = tl.fma(total.to(tl.float32), scale[:, None], 0.0)
 
-    x_scale = tl.load(x_scale_ptr + rows, mask=row_ok, other=0.0)[None, :]
-    both = tl.reshape((both * x_scale).to(tl.bfloat16), (2, BLOCK_N, BLOCK_M))
+    both = tl.reshape((both * x_scale[None, :]).to(tl.bfloat16), (2, BLOCK_N, BLOCK_M))
     gate, up = tl.split(tl.permute(both, (1, 2, 0)))
     gate, up = gate.to(tl.float32), up.to(tl.float32)
     a = tl.trans((_silu(gate) * up).to(tl.bfloat16))

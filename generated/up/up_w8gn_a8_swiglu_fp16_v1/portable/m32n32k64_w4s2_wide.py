@@ -67,13 +67,14 @@ def up_w8gn_a8_swiglu_fp16_v1_portable_m32n32k64_w4s2_wide(
 ):
     tile = tl.program_id(0)
     expert = tl.load(tile_expert_ptr + tile)
-    if expert < 0:
-        return
     N = n_tiles * BLOCK_N
     K = k_tiles * BLOCK_K
     rows = tl.load(tile_start_ptr + tile) + tl.arange(0, BLOCK_M)
     row_ok = rows < tl.load(tile_end_ptr + tile)
     cols = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    if expert < 0:
+        return
+    x_scale = tl.load(x_scale_ptr + rows, mask=row_ok, other=0.0)
     k64 = tl.arange(0, 64)
     x_ptrs = x_ptr + rows.to(tl.int64)[:, None] * K
     gate_ptrs = w_ptr + expert.to(tl.int64) * (2 * N * K) + cols[:, None] * K
@@ -81,6 +82,9 @@ def up_w8gn_a8_swiglu_fp16_v1_portable_m32n32k64_w4s2_wide(
     gate_scale_ptrs = w_scale_ptr + expert.to(tl.int64) * (2 * N) + cols
     up_scale_ptrs = gate_scale_ptrs + N
 
+    # One scale per column, on its way while K is walked.
+    gate_scale = tl.load(gate_scale_ptrs)
+    up_scale = tl.load(up_scale_ptrs)
     gate_sum = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.int32)
     up_sum = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.int32)
     for _ in range(k_tiles):
@@ -92,15 +96,14 @@ def up_w8gn_a8_swiglu_fp16_v1_portable_m32n32k64_w4s2_wide(
         x_ptrs += BLOCK_K
         gate_ptrs += BLOCK_K
         up_ptrs += BLOCK_K
-    # One scale per column; fma with +0.0 keeps the sign of zero that grouped scales give.
-    gate_scale = tl.load(gate_scale_ptrs).to(tl.float32)
-    gate = tl.fma(gate_sum.to(tl.float32), gate_scale[None, :], 0.0)
-    up_scale = tl.load(up_scale_ptrs).to(tl.float32)
-    up = tl.fma(up_sum.to(tl.float32), up_scale[None, :], 0.0)
+    # fma with +0.0 keeps the sign of zero that grouped scales give.
+    scale = gate_scale.to(tl.float32)
+    gate = tl.fma(gate_sum.to(tl.float32), scale[None, :], 0.0)
+    scale = up_scale.to(tl.float32)
+    up = tl.fma(up_sum.to(tl.float32), scale[None, :], 0.0)
 
-    x_scale = tl.load(x_scale_ptr + rows, mask=row_ok, other=0.0)[:, None]
-    gate = (gate * x_scale).to(tl.float16).to(tl.float32)
-    up = (up * x_scale).to(tl.float16).to(tl.float32)
+    gate = (gate * x_scale[:, None]).to(tl.float16).to(tl.float32)
+    up = (up * x_scale[:, None]).to(tl.float16).to(tl.float32)
     a = (_silu(gate) * up).to(tl.float16)
     tl.store(a_ptr + rows.to(tl.int64)[:, None] * N + cols, a, mask=row_ok[:, None])
 
