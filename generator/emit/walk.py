@@ -27,6 +27,11 @@ from generator.lower.variant import Variant
 from generator.lower.walk import Advance, Plane, Tail, Tile, Walk
 from generator.packing import block_length
 
+# Scales of columns are loaded before they are needed, but not where a thread has many: 128 rows by
+# 128 columns per channel took 172 registers so and 124 otherwise, which two programs share a
+# processor with, and layers of Mixtral-8x7B 577 and 553 us (one H100, 2026-11-26, graph replays).
+SHORT_ROWS = 32
+
 
 class Names:
     """How one variant writes rows, weights, sums and lengths."""
@@ -249,13 +254,16 @@ def walk_text(variant: Variant, gemm: GemmContract) -> WalkText:
     across = names.chunked and not names.grouped  # chunks of whole turns
     fresh = names.grouped and walk.repeat == 0 and not names.outer
     form = "add_outer" if names.outer else "add_rounded" if rounded else "add"
-    ahead = names.grouped and variant.tail is None  # what a tail scales follows the last turn's
+    early = names.swapped or (variant.design.block_m or 0) <= SHORT_ROWS
+    # What a tail scales follows the last turn's.
+    ahead = early and names.grouped and variant.tail is None
     tile_sizes = {tile.size for tile in walk.repeated + walk.tiles}
     tile_sizes |= {variant.tail.tile} if variant.tail else set()
     return WalkText(
         kind="grouped" if names.grouped else "channel_in_chunks" if across else "channel",
         inner=_inner(variant, in_chunks=in_chunks),
         turns=variant.turns,
+        early=early,
         ahead=names.scales_of_a_turn if ahead else "",
         cut=_cut(variant),
         shape=names.shape,

@@ -46,7 +46,7 @@ def test_equal_bits_exit_zero(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     [
         ("up", "up_ptrs = gate_ptrs + N * K", "up_ptrs = gate_ptrs"),
         ("up", "tl.fma(p, r, 5.0000001201e-1)", "tl.fma(p, r, 4.9e-1)"),
-        ("down", "w_scale_ptrs += N", "w_scale_ptrs += 0"),
+        ("down", "groups - 1) * N", "groups - 1) * 0"),
         ("quantize", "CODE_MAX = tl.constexpr(127.0)", "CODE_MAX = tl.constexpr(128.0)"),
         ("combine", "tl.fma(weight,", "tl.fma(-weight,"),
         # A variant that no call takes here, for wrong counts lead to rows that are not there.

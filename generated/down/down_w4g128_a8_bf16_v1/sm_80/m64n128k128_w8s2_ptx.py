@@ -81,14 +81,8 @@ def down_w4g128_a8_bf16_v1_sm_80_m64n128k128_w8s2_ptx(
     w_scale_ptrs = w_scale_ptr + expert.to(tl.int64) * (N * 2 * group_pairs) + cols
 
     acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
-    w_scale0 = tl.load(w_scale_ptrs)
-    w_scale1 = tl.load(w_scale_ptrs + N)
-    for turn in range(group_pairs):
+    for _ in range(group_pairs):
         # Two groups, one in each plane, in exact tiles: 128.
-        # Scales come a turn ahead; the last turn gets its own again.
-        ahead = tl.minimum(turn + 1, group_pairs - 1) * (2 * N)
-        next_w_scale0 = tl.load(w_scale_ptrs + ahead)
-        next_w_scale1 = tl.load(w_scale_ptrs + ahead + N)
         x0 = tl.load(x_ptrs + k128, mask=row_ok[:, None], other=0)
         x1 = tl.load(x_ptrs + PLANE_K + k128, mask=row_ok[:, None], other=0)
         w = tl.load(w_ptrs + k128)
@@ -96,12 +90,12 @@ def down_w4g128_a8_bf16_v1_sm_80_m64n128k128_w8s2_ptx(
         total1 = tl.dot(x1, tl.trans(_high(w)), out_dtype=tl.int32)
         x_ptrs += 2 * GROUP_K
         w_ptrs += GROUP_K
-        scale = w_scale0.to(tl.float32) * NIBBLE
-        acc = tl.fma(total0.to(tl.float32), scale[None, :], acc)
-        scale = w_scale1.to(tl.float32) * NIBBLE
-        acc = tl.fma(total1.to(tl.float32), scale[None, :], acc)
-        w_scale0 = next_w_scale0
-        w_scale1 = next_w_scale1
+        w_scale = tl.load(w_scale_ptrs).to(tl.float32) * NIBBLE
+        acc = tl.fma(total0.to(tl.float32), w_scale[None, :], acc)
+        w_scale_ptrs += N
+        w_scale = tl.load(w_scale_ptrs).to(tl.float32) * NIBBLE
+        acc = tl.fma(total1.to(tl.float32), w_scale[None, :], acc)
+        w_scale_ptrs += N
 
     x_scale = tl.load(x_scale_ptr + rows, mask=row_ok, other=0.0)
     tl.store(y_ptrs, (acc * x_scale[:, None]).to(tl.bfloat16), mask=row_ok[:, None])

@@ -82,12 +82,8 @@ def down_w4g320_a8_bf16_v1_sm_80_m64n128k128_w8s2_ptx(
     w_scale_ptrs = w_scale_ptr + expert.to(tl.int64) * (N * groups) + cols
 
     acc = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
-    w_scale = tl.load(w_scale_ptrs)
-    for turn in range(groups):
+    for _ in range(groups):
         # One group, in two planes, in exact tiles: 128 + 32.
-        # Scales come a turn ahead; the last turn gets its own again.
-        ahead = tl.minimum(turn + 1, groups - 1) * N
-        next_w_scale = tl.load(w_scale_ptrs + ahead)
         x0 = tl.load(x_ptrs + k128, mask=row_ok[:, None], other=0)
         x1 = tl.load(x_ptrs + PLANE_K + k128, mask=row_ok[:, None], other=0)
         w0 = tl.load(w_ptrs + k128)
@@ -100,9 +96,9 @@ def down_w4g320_a8_bf16_v1_sm_80_m64n128k128_w8s2_ptx(
         total = tl.dot(x3, tl.trans(_high(w1)), total, out_dtype=tl.int32)
         x_ptrs += GROUP_K
         w_ptrs += GROUP_K // 2
-        scale = w_scale.to(tl.float32) * NIBBLE
-        acc = tl.fma(total.to(tl.float32), scale[None, :], acc)
-        w_scale = next_w_scale
+        w_scale = tl.load(w_scale_ptrs).to(tl.float32) * NIBBLE
+        acc = tl.fma(total.to(tl.float32), w_scale[None, :], acc)
+        w_scale_ptrs += N
 
     x_scale = tl.load(x_scale_ptr + rows, mask=row_ok, other=0.0)
     tl.store(y_ptrs, (acc * x_scale[:, None]).to(tl.bfloat16), mask=row_ok[:, None])

@@ -50,8 +50,6 @@ def down_w8gn_a8_bf16_v1_sm_80_m64n128k128_w4s2(
     w_ptrs = w_ptr + expert.to(tl.int64) * (N * K) + cols[:, None] * K
     w_scale_ptrs = w_scale_ptr + expert.to(tl.int64) * N + cols
 
-    # One scale per column, on its way while K is walked.
-    w_scale = tl.load(w_scale_ptrs)
     total = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.int32)
     for _ in range(k_tiles):
         x = tl.load(x_ptrs + k128, mask=row_ok[:, None], other=0)
@@ -59,6 +57,8 @@ def down_w8gn_a8_bf16_v1_sm_80_m64n128k128_w4s2(
         total = tl.dot(x, tl.trans(w), total, out_dtype=tl.int32)
         x_ptrs += BLOCK_K
         w_ptrs += BLOCK_K
+    # One scale per column.
+    w_scale = tl.load(w_scale_ptrs)
     # fma with +0.0 keeps the sign of zero that grouped scales give.
     scale = w_scale.to(tl.float32)
     acc = tl.fma(total.to(tl.float32), scale[None, :], 0.0)

@@ -114,18 +114,8 @@ def up_w4g128_a8_swiglu_bf16_v1_sm_80_m64n32k128_w8s3_ptx(
 
     gate = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
     up = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
-    gate_scale0 = tl.load(gate_scale_ptrs)
-    up_scale0 = tl.load(up_scale_ptrs)
-    gate_scale1 = tl.load(gate_scale_ptrs + 2 * N)
-    up_scale1 = tl.load(up_scale_ptrs + 2 * N)
-    for turn in range(group_pairs):
+    for _ in range(group_pairs):
         # Two groups, one in each plane, in exact tiles: 128.
-        # Scales come a turn ahead; the last turn gets its own again.
-        ahead = tl.minimum(turn + 1, group_pairs - 1) * (2 * 2 * N)
-        next_gate_scale0 = tl.load(gate_scale_ptrs + ahead)
-        next_up_scale0 = tl.load(up_scale_ptrs + ahead)
-        next_gate_scale1 = tl.load(gate_scale_ptrs + ahead + 2 * N)
-        next_up_scale1 = tl.load(up_scale_ptrs + ahead + 2 * N)
         x0 = tl.load(x_ptrs + k128, mask=row_ok[:, None], other=0)
         x1 = tl.load(x_ptrs + PLANE_K + k128, mask=row_ok[:, None], other=0)
         gate_w = tl.load(gate_ptrs + k128)
@@ -137,18 +127,18 @@ def up_w4g128_a8_swiglu_bf16_v1_sm_80_m64n32k128_w8s3_ptx(
         x_ptrs += 2 * GROUP_K
         gate_ptrs += GROUP_K
         up_ptrs += GROUP_K
-        scale = gate_scale0.to(tl.float32) * NIBBLE
-        gate = tl.fma(gate_sum0.to(tl.float32), scale[None, :], gate)
-        scale = up_scale0.to(tl.float32) * NIBBLE
-        up = tl.fma(up_sum0.to(tl.float32), scale[None, :], up)
-        scale = gate_scale1.to(tl.float32) * NIBBLE
-        gate = tl.fma(gate_sum1.to(tl.float32), scale[None, :], gate)
-        scale = up_scale1.to(tl.float32) * NIBBLE
-        up = tl.fma(up_sum1.to(tl.float32), scale[None, :], up)
-        gate_scale0 = next_gate_scale0
-        up_scale0 = next_up_scale0
-        gate_scale1 = next_gate_scale1
-        up_scale1 = next_up_scale1
+        gate_scale = tl.load(gate_scale_ptrs).to(tl.float32) * NIBBLE
+        gate = tl.fma(gate_sum0.to(tl.float32), gate_scale[None, :], gate)
+        gate_scale_ptrs += 2 * N
+        up_scale = tl.load(up_scale_ptrs).to(tl.float32) * NIBBLE
+        up = tl.fma(up_sum0.to(tl.float32), up_scale[None, :], up)
+        up_scale_ptrs += 2 * N
+        gate_scale = tl.load(gate_scale_ptrs).to(tl.float32) * NIBBLE
+        gate = tl.fma(gate_sum1.to(tl.float32), gate_scale[None, :], gate)
+        gate_scale_ptrs += 2 * N
+        up_scale = tl.load(up_scale_ptrs).to(tl.float32) * NIBBLE
+        up = tl.fma(up_sum1.to(tl.float32), up_scale[None, :], up)
+        up_scale_ptrs += 2 * N
 
     x_scale = tl.load(x_scale_ptr + rows, mask=row_ok, other=0.0)
     gate = (gate * x_scale[:, None]).to(tl.bfloat16).to(tl.float32)

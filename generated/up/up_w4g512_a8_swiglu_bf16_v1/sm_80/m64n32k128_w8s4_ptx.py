@@ -114,14 +114,8 @@ def up_w4g512_a8_swiglu_bf16_v1_sm_80_m64n32k128_w8s4_ptx(
 
     gate = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
     up = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.float32)
-    gate_scale = tl.load(gate_scale_ptrs)
-    up_scale = tl.load(up_scale_ptrs)
-    for turn in range(groups):
+    for _ in range(groups):
         # One group, in two planes, in exact tiles: 128 + 128.
-        # Scales come a turn ahead; the last turn gets its own again.
-        ahead = tl.minimum(turn + 1, groups - 1) * (2 * N)
-        next_gate_scale = tl.load(gate_scale_ptrs + ahead)
-        next_up_scale = tl.load(up_scale_ptrs + ahead)
         x0 = tl.load(x_ptrs + k128, mask=row_ok[:, None], other=0)
         x1 = tl.load(x_ptrs + PLANE_K + k128, mask=row_ok[:, None], other=0)
         gate_w0 = tl.load(gate_ptrs + k128)
@@ -141,12 +135,12 @@ def up_w4g512_a8_swiglu_bf16_v1_sm_80_m64n32k128_w8s4_ptx(
         x_ptrs += GROUP_K
         gate_ptrs += GROUP_K // 2
         up_ptrs += GROUP_K // 2
-        scale = gate_scale.to(tl.float32) * NIBBLE
-        gate = tl.fma(gate_sum.to(tl.float32), scale[None, :], gate)
-        scale = up_scale.to(tl.float32) * NIBBLE
-        up = tl.fma(up_sum.to(tl.float32), scale[None, :], up)
-        gate_scale = next_gate_scale
-        up_scale = next_up_scale
+        gate_scale = tl.load(gate_scale_ptrs).to(tl.float32) * NIBBLE
+        gate = tl.fma(gate_sum.to(tl.float32), gate_scale[None, :], gate)
+        gate_scale_ptrs += 2 * N
+        up_scale = tl.load(up_scale_ptrs).to(tl.float32) * NIBBLE
+        up = tl.fma(up_sum.to(tl.float32), up_scale[None, :], up)
+        up_scale_ptrs += 2 * N
 
     x_scale = tl.load(x_scale_ptr + rows, mask=row_ok, other=0.0)
     gate = (gate * x_scale[:, None]).to(tl.bfloat16).to(tl.float32)

@@ -82,9 +82,6 @@ def up_w8gn_a8_swiglu_bf16_v1_sm_80_m64n128k128_w8s2(
     gate_scale_ptrs = w_scale_ptr + expert.to(tl.int64) * (2 * N) + cols
     up_scale_ptrs = gate_scale_ptrs + N
 
-    # One scale per column, on its way while K is walked.
-    gate_scale = tl.load(gate_scale_ptrs)
-    up_scale = tl.load(up_scale_ptrs)
     gate_sum = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.int32)
     up_sum = tl.zeros((BLOCK_M, BLOCK_N), dtype=tl.int32)
     for _ in range(k_tiles):
@@ -96,6 +93,9 @@ def up_w8gn_a8_swiglu_bf16_v1_sm_80_m64n128k128_w8s2(
         x_ptrs += BLOCK_K
         gate_ptrs += BLOCK_K
         up_ptrs += BLOCK_K
+    # One scale per column.
+    gate_scale = tl.load(gate_scale_ptrs)
+    up_scale = tl.load(up_scale_ptrs)
     # fma with +0.0 keeps the sign of zero that grouped scales give.
     scale = gate_scale.to(tl.float32)
     gate = tl.fma(gate_sum.to(tl.float32), scale[None, :], 0.0)
