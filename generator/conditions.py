@@ -1,16 +1,20 @@
-"""Conditions that a variant puts on a problem. A leaf: standard library only.
+"""What decides whether a variant serves a problem: conditions that it puts, and which timing speaks
+for a call. A leaf: standard library only.
 
-Lowering states them, the manifest carries them as data, selection and tests evaluate the same
-predicate.
+Lowering states conditions, the manifest carries them as data, selection and tests evaluate the same
+predicates.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
 
-TIMED_REACH = 2  # by how much a call's rows may differ from those that were timed
+# A ratio of rows. The seed's layer was timed at 388 rows of 24 experts, by tiles of 16; at 16384 it
+# took 268 us by the same design and 201 by tiles of 256, int4 242 and 189 by 128 (one H100,
+# 2026-11-26, graph replays). What models name is mostly a factor of 4 apart.
+TIMED_REACH = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,17 +92,23 @@ def rows_per_expert(rows: int, experts: int) -> int:
     return max(1, -(-rows // owners))
 
 
-def speaks_for(
-    timed: int, rows: int, experts: int, bands: Iterable[tuple[int, int | None]]
-) -> bool:
-    """Whether what was fastest at `timed` routed rows is a choice for a call of `rows`: up to twice
-    as many or half, and further within a band, a range of rows per expert that one row tile suits.
-    388 rows of 24 experts, in tiles of 16, say nothing of 16384, which tall tiles take.
+def nearest_timed(
+    timed: Iterable[int], rows: int, experts: int, bands: Collection[tuple[int, int | None]]
+) -> int | None:
+    """Of routed rows that designs were timed at, those nearest to a call's, by ratio, that say
+    anything of it: up to TIMED_REACH times as many or as few, and further within one of the bands,
+    ranges of rows per expert that a row tile suits. None where the call is too far from all.
     """
-    if max(timed, rows) <= TIMED_REACH * min(timed, rows):
-        return True
-    ends = sorted(rows_per_expert(each, experts) for each in (timed, rows))
-    return any(low <= ends[0] and (high is None or ends[1] <= high) for low, high in bands)
+
+    def ratio(each: int) -> float:
+        return max(each / rows, rows / each)
+
+    def same_band(each: int) -> bool:
+        low, high = sorted(rows_per_expert(number, experts) for number in (each, rows))
+        return any(first <= low and (last is None or high <= last) for first, last in bands)
+
+    near = [each for each in timed if ratio(each) <= TIMED_REACH or same_band(each)]
+    return min(near, key=ratio, default=None)
 
 
 def condition_from_data(data: Mapping[str, object]) -> Condition:

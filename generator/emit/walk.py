@@ -27,9 +27,10 @@ from generator.lower.variant import Variant
 from generator.lower.walk import Advance, Plane, Tail, Tile, Walk
 from generator.packing import block_length
 
-# Scales of columns are loaded before they are needed, but not where a thread has many: 128 rows by
-# 128 columns per channel took 172 registers so and 124 otherwise, which two programs share a
-# processor with, and layers of Mixtral-8x7B 577 and 553 us (one H100, 2026-11-26, graph replays).
+# Scales of columns are loaded before they are needed where a thread has few of them: by weights
+# first, whose rows are lanes, and by tiles of no more rows than this, whose warps part the columns.
+# 128 rows by 128 columns per channel took 172 registers so and 124 otherwise, by which two programs
+# share a processor, and Mixtral-8x7B's layer 577 and 553 us (one H100, 2026-11-26, graph replays).
 SHORT_ROWS = 32
 
 
@@ -254,16 +255,16 @@ def walk_text(variant: Variant, gemm: GemmContract) -> WalkText:
     across = names.chunked and not names.grouped  # chunks of whole turns
     fresh = names.grouped and walk.repeat == 0 and not names.outer
     form = "add_outer" if names.outer else "add_rounded" if rounded else "add"
-    early = names.swapped or (variant.design.block_m or 0) <= SHORT_ROWS
+    few_columns = names.swapped or (variant.design.block_m or 0) <= SHORT_ROWS
     # What a tail scales follows the last turn's.
-    ahead = early and names.grouped and variant.tail is None
+    ahead = few_columns and names.grouped and variant.tail is None
     tile_sizes = {tile.size for tile in walk.repeated + walk.tiles}
     tile_sizes |= {variant.tail.tile} if variant.tail else set()
     return WalkText(
         kind="grouped" if names.grouped else "channel_in_chunks" if across else "channel",
         inner=_inner(variant, in_chunks=in_chunks),
         turns=variant.turns,
-        early=early,
+        early=few_columns and not names.grouped,
         ahead=names.scales_of_a_turn if ahead else "",
         cut=_cut(variant),
         shape=names.shape,

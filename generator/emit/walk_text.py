@@ -128,7 +128,7 @@ class WalkText:
     kind: str  # grouped | channel | channel_in_chunks
     inner: str  # in_a_row | in_a_loop | in_blocks | in_chunks | in_blocks_in_chunks
     turns: str
-    early: bool  # whether the scales of whole columns are loaded before K is walked
+    early: bool  # whether the one scale of a column is loaded before K is walked
     ahead: str  # elements from a turn's scales to the next one's, if loaded a turn ahead; else ""
     cut: str  # a comment: "One group in exact tiles: 128 + 128 + 64."
     shape: str  # of sums and results

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from generator.conditions import rows_per_expert, speaks_for
+from generator.conditions import rows_per_expert
 from generator.errors import BuildError, Finding
 from generator.lower.bands import Band
 from generator.lower.cost import Shape, cost
@@ -172,18 +172,20 @@ def _measured(
     """The design that was measured fastest at the problem's shape, where one accepts it, and what
     tells of it; nothing where the shape was not measured.
     """
-    ranges = [(each.band.low, each.band.high) for each in plan.bands]
+    bands = [each.band for each in plan.bands]
+    said = ""
     by_name = {design.name: variant for design, variant in own.items()}
     for table in plan.tuned:
         if (table.n, table.k, table.experts) == (asked.n, asked.k, asked.experts):
-            near = table.nearest(asked.rows)
+            near = table.choice(asked.rows, bands)
+            if near is None:
+                said = f"no rows that were measured are near {asked.rows}: {BY_COST}"
+                continue
             variant = by_name[near.design]
-            if not speaks_for(near.rows, asked.rows, asked.experts, ranges):
-                return None, f"{near.rows} rows, the nearest measured, are too far: {BY_COST}"
             if not _refusals(variant, asked):
                 where = f"at {near.rows} rows, the nearest measured, on {table.device}"
                 return variant, f"fastest {where}, {table.date}"
-    return None, ""
+    return None, said
 
 
 def unused_tile(block_m: int | None) -> str:

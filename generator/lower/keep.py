@@ -21,16 +21,17 @@ def kept(
     whole: bool,
 ) -> tuple[tuple[Design, ...], tuple[RankedBand, ...]]:
     """What is kept, in order of first use, and the bands, each of which ranks all of it. `banned`
-    the record speaks against; `whole`: every shape was timed.
+    the record speaks against; `whole`: every N and K was timed.
     """
     legal = [each for each in judged(asked).legal if each.design not in banned]
     every_band = bands({v.design.block_m for v in legal if v.design.block_m})
     variants = [asked.variant(design) for design in timed]
+    # Where all was timed, the model adds the shortest and the tallest tile for shapes that none of
+    # them takes: so calls of any rows have one not far off, and up and down one in common.
     for band in dict.fromkeys((every_band[0], every_band[-1])) if whole else every_band:
         in_band = [v for v in legal if v.design.block_m == band.block_m]
-        variants += covering(
-            in_band, _not_taken(variants, sources, band) if whole else sources, band
-        )
+        missed = _missed(variants, sources, band) if whole else sources
+        variants += covering(in_band, missed, band)
     own = list(dict.fromkeys(variants))
     return tuple(each.design for each in own), tuple(
         RankedBand(band, tuple(each.design for each in in_order(own, sources, band)))
@@ -38,12 +39,9 @@ def kept(
     )
 
 
-def _not_taken(
-    timed: Sequence[Variant], sources: Sequence[ShapeSource], band: Band
+def _missed(
+    known: Sequence[Variant], sources: Sequence[ShapeSource], band: Band
 ) -> list[ShapeSource]:
-    """The shapes that no timed design of a band's row tile takes. For these the cost model chooses
-    one by the shortest and one by the tallest tile: so calls of any rows have a tile that is not
-    far off, and up and down always have one in common.
-    """
-    own = [each for each in timed if each.design.block_m == band.block_m]
+    """The shapes that no known design of a band's row tile takes."""
+    own = [each for each in known if each.design.block_m == band.block_m]
     return [source for source in sources if not any(accepts(each, source) for each in own)]

@@ -56,8 +56,10 @@ def accepts(variant: Variant, source: ShapeSource) -> bool:
 def in_order(
     variants: Sequence[Variant], sources: Sequence[ShapeSource], band: Band
 ) -> list[Variant]:
-    """The band's own row tile first, then the nearest taller one, then the nearest shorter; by
-    shapes refused, then by mean cost; ties by name.
+    """The band's own row tile first, then the nearest taller one, then the nearest shorter; all
+    alike where the own one is missing, for then the next may multiply much padding. Among these,
+    designs without traits, which a call that they refuse does not take; by shapes refused, then
+    by mean cost; ties by name.
 
     The cost of a shape is relative to the best variant for it, so that no shape outweighs another.
     """
@@ -72,11 +74,12 @@ def in_order(
             for index, each in here.items():
                 own_costs[index].append(each / least)
     samples = len(sources) * len(band.samples)
+    has_own = any(each.design.block_m == band.block_m for each in variants)
 
-    def key(index: int) -> tuple[bool, int, int, float, str]:
+    def key(index: int) -> tuple[bool, int, int, int, float, str]:
         own, design = own_costs[index], variants[index].design
         mean = round(sum(own) / len(own), 6) if own else 0.0
-        away = (design.block_m or 0) - (band.block_m or 0) if band.block_m else 0
-        return (away < 0, abs(away), samples - len(own), mean, design.name)
+        away = (design.block_m or 0) - (band.block_m or 0) if band.block_m and has_own else 0
+        return (away < 0, abs(away), simple(design), samples - len(own), mean, design.name)
 
     return [variants[index] for index in sorted(range(len(variants)), key=key)]

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
+from generator.conditions import nearest_timed
+from generator.lower.bands import Band
 from generator.lower.contract import Contract, GemmContract
 from generator.lower.judge import Question, in_orders, judged, recorded
 from generator.lower.measured import Measured, alike
@@ -50,9 +52,12 @@ class Tuned:
         """
         return (self.n, self.k) == (source.n, source.k)
 
-    def nearest(self, rows: int) -> TunedBucket:
-        """The bucket whose rows are nearest, by ratio."""
-        return min(self.buckets, key=lambda each: max(each.rows / rows, rows / each.rows))
+    def choice(self, rows: int, bands: Sequence[Band]) -> TunedBucket | None:
+        """The bucket whose rows are nearest to a call's, of those that say anything of it."""
+        by_rows = {each.rows: each for each in self.buckets}
+        ranges = [(each.low, each.high) for each in bands]
+        near = nearest_timed(by_rows, rows, self.experts, ranges)
+        return None if near is None else by_rows[near]
 
 
 UNTUNED: tuple[Tuned, ...] = ()

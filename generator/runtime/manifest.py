@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
-from ..conditions import Condition, Multiple, condition_from_data
+from ..conditions import Condition, Multiple, condition_from_data, nearest_timed
 from ..errors import BuildError, Finding
 from .entry import Count, Entry, damaged
 
@@ -74,9 +74,12 @@ class Tuned:
     date: str
     buckets: tuple[tuple[int, str], ...]
 
-    def nearest(self, rows: int) -> tuple[int, str]:
-        """The rows that were measured nearest to a number, by ratio, and the design."""
-        return min(self.buckets, key=lambda each: max(each[0] / rows, rows / each[0]))
+    def choice(self, rows: int, bands: Sequence[RowRange]) -> tuple[int, str] | None:
+        """The rows nearest to a call's that say anything of it, and the design; None for none."""
+        by_rows = dict(self.buckets)
+        ranges = [(each.low, each.high) for each in bands]
+        near = nearest_timed(by_rows, rows, self.experts, ranges)
+        return None if near is None else (near, by_rows[near])
 
 
 @dataclass(frozen=True, slots=True)

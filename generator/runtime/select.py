@@ -10,7 +10,7 @@ import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from ..conditions import Condition, Multiple, ProductBelow, speaks_for
+from ..conditions import Condition, Multiple, ProductBelow
 from ..errors import Finding, NoVariantError
 from .entry import Entry
 from .manifest import LayerPlan, Manifest
@@ -50,12 +50,12 @@ def candidates(problem: Problem, manifest: Manifest) -> Iterator[Choice]:
             if entry.target == target
         }
         bands = manifest.bands.get((problem.contract, target), ())
-        ranges = [(band.low, band.high) for band in bands]
         for table in manifest.tuned.get((problem.contract, target), ()):
             if (table.n, table.k, table.experts) == (problem.n, problem.k, problem.experts):
-                rows, design = table.nearest(problem.rows)
-                if not speaks_for(rows, problem.rows, problem.experts, ranges):
+                timed = table.choice(problem.rows, bands)
+                if timed is None:
                     continue
+                rows, design = timed
                 if not list(_obstacles(entries[design], problem, manifest)):
                     near = f"at {rows} rows, the nearest measured, on {table.device}, {table.date}"
                     yield Choice(entries[design], f"fastest {near}")

@@ -318,7 +318,7 @@ class Model(Frozen):
 
 
 class TunedBucket(Frozen):
-    """The design that is taken for a number of routed rows, and those nearest to it."""
+    """The design that is taken for a number of routed rows, and for calls of rows near them."""
 
     rows: Positive
     design: str

@@ -15,7 +15,7 @@ TOLERANCE = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """What is taken for a number of routed rows, and those nearest to it."""
+    """What is taken for a number of routed rows, and for calls of rows near them."""
 
     rows: int
     design: str

@@ -15,8 +15,8 @@ from generator.conditions import (
     Multiple,
     ProductBelow,
     condition_from_data,
+    nearest_timed,
     rows_per_expert,
-    speaks_for,
 )
 
 DIMENSIONS = ("rows", "N", "K", "experts")
@@ -116,22 +116,26 @@ def test_rows_are_shared_by_the_experts_that_can_own_one(
 
 
 @pytest.mark.parametrize(
-    ("timed", "rows", "speaks"),
+    ("timed", "rows", "nearest"),
     [
-        (388, 388, True),
-        (388, 194, True),  # half
-        (388, 193, False),  # 9 rows an expert, of another band than 17
-        (388, 776, True),
-        (388, 777, False),  # 33 an expert
-        (8, 288, True),  # far, but 1 and 12 rows an expert
-        (288, 8, True),
-        (289, 8, False),  # 13 an expert
-        (16384, 10**6, True),  # the last band has no end
-        (10**6, 16384, True),
+        ([388], 388, 388),
+        ([388], 194, 388),  # half
+        ([388], 193, None),  # 9 rows an expert, of another band than 17
+        ([388], 776, 388),
+        ([388], 777, None),  # 33 an expert
+        ([8], 288, 8),  # far, but 1 and 12 rows an expert
+        ([288], 8, 288),
+        ([289], 8, None),  # 13 an expert
+        ([16384], 10**6, 16384),  # the last band has no end
+        ([10**6], 16384, 10**6),
+        ([8, 128], 31, 8),  # by ratio
+        ([8, 128], 33, 128),
+        ([24, 900], 250, 24),  # 900 are nearer, but not near: 38 rows an expert
+        ([], 8, None),
     ],
 )
 def test_what_was_timed_speaks_for_calls_nearby_and_of_its_band(
-    timed: int, rows: int, speaks: bool
+    timed: list[int], rows: int, nearest: int | None
 ) -> None:
     bands = [(1, 12), (13, 26), (27, 117), (118, None)]
-    assert speaks_for(timed, rows, 24, bands) is speaks
+    assert nearest_timed(timed, rows, 24, bands) == nearest

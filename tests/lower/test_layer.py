@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from generator.conditions import AtMost, speaks_for
+from generator.conditions import AtMost
 from generator.lower import program as program_module
 from generator.lower.bands import DISPATCHED_ROWS, Band
 from generator.lower.contract import Contract
@@ -401,12 +401,10 @@ def timed_tile(plan: Plan, accepting: list[Variant], asked: dict[str, int]) -> i
     shape = (asked["N"], asked["K"], asked["experts"])
     for table in plan.tuned:
         if (table.n, table.k, table.experts) == shape:
-            near = table.nearest(asked["rows"])
-            bands = [(each.band.low, each.band.high) for each in plan.bands]
-            if not speaks_for(near.rows, asked["rows"], asked["experts"], bands):
+            near = table.choice(asked["rows"], [each.band for each in plan.bands])
+            if near is None:
                 return None
-            design = near.design
-            [tile] = [v.design.block_m for v in accepting if v.design.name == design]
+            [tile] = [v.design.block_m for v in accepting if v.design.name == near.design]
             return tile
     return None
 

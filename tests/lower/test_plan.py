@@ -28,6 +28,7 @@ from generator.lower.layer_contract import layer_contract
 from generator.lower.plan import Plan, lower
 from generator.lower.program import Program, Selection, program
 from generator.lower.prune import reject, reject_recorded
+from generator.lower.rank import simple
 from generator.lower.shapes import ShapeSource
 from generator.lower.variant import Variant
 from generator.packing import padded
@@ -390,7 +391,43 @@ def test_shapes_that_no_one_design_accepts_get_as_few_as_accept_them_all() -> No
     plan = lower(SPEC, contract("down", 128), target, (whole, ragged))
     assert [variant.design.tail for variant in plan.kept] == ["none", "any"]
     (ranked,) = plan.bands
-    assert ranked.designs == tuple(variant.design for variant in reversed(plan.kept))
+    assert ranked.designs == tuple(variant.design for variant in plan.kept)
+
+
+def test_no_tail_goes_before_a_design_without_one_of_its_row_tile(built: Program) -> None:
+    """What a plain design refuses, a call finds further down; what it takes, it does faster."""
+    seen = False
+    for plan in built.plans:
+        if not isinstance(plan.contract, GemmContract):
+            continue
+        for ranked in plan.bands:
+            by_tile: dict[int | None, list[int]] = {}
+            for design in ranked.designs:
+                by_tile.setdefault(design.block_m, []).append(simple(design))
+            assert all(own == sorted(own) for own in by_tile.values()), plan.contract.name
+            seen |= any(len(set(own)) > 1 for own in by_tile.values())
+    assert seen
+
+
+@pytest.mark.parametrize("name", ["up_w4g320_a8_swiglu_bf16_v1", "up_w4g512_a8_swiglu_bf16_v1"])
+def test_gates_of_nibbles_in_groups_of_several_stages_have_warps_with_roles(name: str) -> None:
+    [plan] = program(SHIPPED, Selection(contracts=(name,), targets=("sm_90",))).plans
+    tallest = max(variant.design.block_m or 0 for variant in plan.kept)
+    assert [v.design.specialized for v in plan.kept if v.design.block_m == tallest] == [True]
+
+
+def test_rows_of_every_model_that_are_gathered_are_held_whole(built: Program) -> None:
+    hidden = {
+        each.hidden for each in SHIPPED.models if max(each.tokens) * each.top_k > DISPATCHED_ROWS
+    }
+    assert hidden
+    for plan in built.plans:
+        if plan.contract.name == "quantize_a8_bf16_gather_v1" and plan.target.name == "portable":
+            whole = [v for v in plan.kept if v.design.row == "whole"]
+            for k in hidden:
+                assert any(each.bound >= k for v in whole for each in v.bounds if each.of == "K"), k
+            return
+    raise AssertionError("no plan gathers")
 
 
 @pytest.mark.parametrize("name", [name for name in TARGETS if name not in SPEC.targets])

@@ -14,7 +14,7 @@ from generator.lower import choice as lowering
 from generator.lower.contract import GemmContract
 from generator.lower.plan import Plan
 from generator.lower.program import Program, Selection, program
-from generator.lower.tuned import Tuned, TunedBucket, tuned
+from generator.lower.tuned import tuned
 from generator.resources import Record
 from generator.runtime.manifest import Manifest
 from generator.runtime.manifest import load as load_manifest
@@ -129,18 +129,13 @@ def test_what_was_timed_far_away_is_no_choice(shipped: Manifest) -> None:
             {None},
         )
         assert told.design == choice.entry.design
-        assert told.tuning.startswith(f"{bucket.rows} rows, the nearest measured, are too far")
+        assert told.tuning.startswith(f"no rows that were measured are near {rows}: ")
 
 
 def test_other_shapes_fall_back_to_the_cost_model(shipped: Manifest) -> None:
     shape = next(each for each in LOADED.tunings[0].shapes if each.contract == DOWN)
     asked = Problem(DOWN, 8, shape.n, shape.k, shape.experts + 1, TARGETS)
     assert select(asked, shipped).why.startswith("rank 1 of")
-
-
-def test_nearest_is_by_ratio() -> None:
-    table = Tuned(1, 1, 1, "lab", "", (TunedBucket(8, "a", 1.0), TunedBucket(128, "b", 1.0)))
-    assert [table.nearest(rows).design for rows in (1, 31, 33, 10**6)] == ["a", "a", "b", "b"]
 
 
 def test_every_batch_of_the_models_was_timed() -> None:

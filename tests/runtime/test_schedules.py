@@ -24,7 +24,7 @@ from tests.shapes import ragged
 
 LAYERS = [
     f"layer_{each}_a8_swiglu_bf16_v1"
-    for each in ("w8gn", "w8g128", "w8g320", "w4g128", "w4g320", "w4gn")
+    for each in ("w8gn", "w8g32", "w8g128", "w8g320", "w4g32", "w4g128", "w4g320", "w4gn")
 ]
 ORDERS = ("tiles", "columns", "blocks")
 N = 128

@@ -85,7 +85,7 @@ def down_w4g128_a8_bf16_v1_sm_90_m64n64k128_w4s3_ptx_swap(
     w_scale1 = tl.load(w_scale_ptrs + N)
     for turn in range(group_pairs):
         # Two groups, one in each plane, in exact tiles: 128.
-        # Scales come a turn ahead; the last turn gets its own again.
+        # Scales come a turn ahead; the last turn gets its own again, for nothing lies behind them.
         ahead = tl.minimum(turn + 1, group_pairs - 1) * (2 * N)
         next_w_scale0 = tl.load(w_scale_ptrs + ahead)
         next_w_scale1 = tl.load(w_scale_ptrs + ahead + N)

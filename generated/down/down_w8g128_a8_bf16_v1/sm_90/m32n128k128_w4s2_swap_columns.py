@@ -59,7 +59,7 @@ def down_w8g128_a8_bf16_v1_sm_90_m32n128k128_w4s2_swap_columns(
     w_scale = tl.load(w_scale_ptrs)
     for turn in range(groups):
         # One group, in exact tiles: 128.
-        # Scales come a turn ahead; the last turn gets its own again.
+        # Scales come a turn ahead; the last turn gets its own again, for nothing lies behind them.
         ahead = tl.minimum(turn + 1, groups - 1) * N
         next_w_scale = tl.load(w_scale_ptrs + ahead)
         x = tl.load(x_ptrs + k128, mask=row_ok[:, None], other=0)

@@ -103,7 +103,7 @@ def up_w4g128_a8_swiglu_bf16_v1_sm_90_m16n32k128_w4s3_ptx_swap_joined(
     rows = tl.load(tile_start_ptr + tile) + tl.arange(0, BLOCK_M)
     row_ok = rows < tl.load(tile_end_ptr + tile)
     cols = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
-    if expert < 0:
+    if expert < 0:  # asked late, so that the loads before it wait together
         return
     x_scale = tl.load(x_scale_ptr + rows, mask=row_ok, other=0.0)
     k128 = tl.arange(0, 128)
@@ -119,7 +119,7 @@ def up_w4g128_a8_swiglu_bf16_v1_sm_90_m16n32k128_w4s3_ptx_swap_joined(
     w_scale1 = tl.load(w_scale_ptrs + 2 * N)
     for turn in range(group_pairs):
         # Two groups, one in each plane, in exact tiles: 128.
-        # Scales come a turn ahead; the last turn gets its own again.
+        # Scales come a turn ahead; the last turn gets its own again, for nothing lies behind them.
         ahead = tl.minimum(turn + 1, group_pairs - 1) * (2 * 2 * N)
         next_w_scale0 = tl.load(w_scale_ptrs + ahead)
         next_w_scale1 = tl.load(w_scale_ptrs + ahead + 2 * N)

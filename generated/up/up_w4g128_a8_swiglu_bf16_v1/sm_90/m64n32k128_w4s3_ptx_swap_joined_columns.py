@@ -106,7 +106,7 @@ def up_w4g128_a8_swiglu_bf16_v1_sm_90_m64n32k128_w4s3_ptx_swap_joined_columns(
     rows = tl.load(tile_start_ptr + tile) + tl.arange(0, BLOCK_M)
     row_ok = rows < tl.load(tile_end_ptr + tile)
     cols = column * BLOCK_N + tl.arange(0, BLOCK_N)
-    if expert < 0:
+    if expert < 0:  # asked late, so that the loads before it wait together
         return
     k128 = tl.arange(0, 128)
     x_ptrs = x_ptr + rows[:, None] * K
@@ -121,7 +121,7 @@ def up_w4g128_a8_swiglu_bf16_v1_sm_90_m64n32k128_w4s3_ptx_swap_joined_columns(
     w_scale1 = tl.load(w_scale_ptrs + 2 * N)
     for turn in range(group_pairs):
         # Two groups, one in each plane, in exact tiles: 128.
-        # Scales come a turn ahead; the last turn gets its own again.
+        # Scales come a turn ahead; the last turn gets its own again, for nothing lies behind them.
         ahead = tl.minimum(turn + 1, group_pairs - 1) * (2 * 2 * N)
         next_w_scale0 = tl.load(w_scale_ptrs + ahead)
         next_w_scale1 = tl.load(w_scale_ptrs + ahead + 2 * N)

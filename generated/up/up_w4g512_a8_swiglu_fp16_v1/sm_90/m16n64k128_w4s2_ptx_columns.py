@@ -106,7 +106,7 @@ def up_w4g512_a8_swiglu_fp16_v1_sm_90_m16n64k128_w4s2_ptx_columns(
     rows = tl.load(tile_start_ptr + tile) + tl.arange(0, BLOCK_M)
     row_ok = rows < tl.load(tile_end_ptr + tile)
     cols = column * BLOCK_N + tl.arange(0, BLOCK_N)
-    if expert < 0:
+    if expert < 0:  # asked late, so that the loads before it wait together
         return
     x_scale = tl.load(x_scale_ptr + rows, mask=row_ok, other=0.0)
     k128 = tl.arange(0, 128)
@@ -122,7 +122,7 @@ def up_w4g512_a8_swiglu_fp16_v1_sm_90_m16n64k128_w4s2_ptx_columns(
     up_scale = tl.load(up_scale_ptrs)
     for turn in range(groups):
         # One group, in two planes, in exact tiles: 128 + 128.
-        # Scales come a turn ahead; the last turn gets its own again.
+        # Scales come a turn ahead; the last turn gets its own again, for nothing lies behind them.
         ahead = tl.minimum(turn + 1, groups - 1) * (2 * N)
         next_gate_scale = tl.load(gate_scale_ptrs + ahead)
         next_up_scale = tl.load(up_scale_ptrs + ahead)

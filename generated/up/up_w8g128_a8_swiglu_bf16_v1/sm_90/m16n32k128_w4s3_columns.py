@@ -77,7 +77,7 @@ def up_w8g128_a8_swiglu_bf16_v1_sm_90_m16n32k128_w4s3_columns(
     rows = tl.load(tile_start_ptr + tile) + tl.arange(0, BLOCK_M)
     row_ok = rows < tl.load(tile_end_ptr + tile)
     cols = column * BLOCK_N + tl.arange(0, BLOCK_N)
-    if expert < 0:
+    if expert < 0:  # asked late, so that the loads before it wait together
         return
     x_scale = tl.load(x_scale_ptr + rows, mask=row_ok, other=0.0)
     k128 = tl.arange(0, 128)
@@ -93,7 +93,7 @@ def up_w8g128_a8_swiglu_bf16_v1_sm_90_m16n32k128_w4s3_columns(
     up_scale = tl.load(up_scale_ptrs)
     for turn in range(groups):
         # One group, in exact tiles: 128.
-        # Scales come a turn ahead; the last turn gets its own again.
+        # Scales come a turn ahead; the last turn gets its own again, for nothing lies behind them.
         ahead = tl.minimum(turn + 1, groups - 1) * (2 * N)
         next_gate_scale = tl.load(gate_scale_ptrs + ahead)
         next_up_scale = tl.load(up_scale_ptrs + ahead)
