@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
+from typing import Protocol
 
 # A ratio of rows. The seed's layer was timed at 388 rows of 24 experts, by tiles of 16; at 16384 it
 # took 268 us by the same design and 201 by tiles of 256, int4 242 and 189 by 128 (one H100,
@@ -92,20 +93,26 @@ def rows_per_expert(rows: int, experts: int) -> int:
     return max(1, -(-rows // owners))
 
 
+class Range(Protocol):
+    """A range of rows per expert."""
+
+    def holds(self, rows_per_expert: int) -> bool: ...
+
+
 def nearest_timed(
-    timed: Iterable[int], rows: int, experts: int, bands: Collection[tuple[int, int | None]]
+    timed: Iterable[int], rows: int, experts: int, bands: Collection[Range]
 ) -> int | None:
     """Of routed rows that designs were timed at, those nearest to a call's, by ratio, that say
     anything of it: up to TIMED_REACH times as many or as few, and further within one of the bands,
-    ranges of rows per expert that a row tile suits. None where the call is too far from all.
+    each of which a row tile suits. None where the call is too far from all.
     """
 
     def ratio(each: int) -> float:
         return max(each / rows, rows / each)
 
     def same_band(each: int) -> bool:
-        low, high = sorted(rows_per_expert(number, experts) for number in (each, rows))
-        return any(first <= low and (last is None or high <= last) for first, last in bands)
+        own, other = (rows_per_expert(number, experts) for number in (each, rows))
+        return any(band.holds(own) and band.holds(other) for band in bands)
 
     near = [each for each in timed if ratio(each) <= TIMED_REACH or same_band(each)]
     return min(near, key=ratio, default=None)

@@ -55,8 +55,7 @@ class Tuned:
     def choice(self, rows: int, bands: Sequence[Band]) -> TunedBucket | None:
         """The bucket whose rows are nearest to a call's, of those that say anything of it."""
         by_rows = {each.rows: each for each in self.buckets}
-        ranges = [(each.low, each.high) for each in bands]
-        near = nearest_timed(by_rows, rows, self.experts, ranges)
+        near = nearest_timed(by_rows, rows, self.experts, bands)
         return None if near is None else by_rows[near]
 
 

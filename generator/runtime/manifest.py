@@ -77,8 +77,7 @@ class Tuned:
     def choice(self, rows: int, bands: Sequence[RowRange]) -> tuple[int, str] | None:
         """The rows nearest to a call's that say anything of it, and the design; None for none."""
         by_rows = dict(self.buckets)
-        ranges = [(each.low, each.high) for each in bands]
-        near = nearest_timed(by_rows, rows, self.experts, ranges)
+        near = nearest_timed(by_rows, rows, self.experts, bands)
         return None if near is None else (near, by_rows[near])
 
 

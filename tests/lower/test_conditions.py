@@ -18,6 +18,7 @@ from generator.conditions import (
     nearest_timed,
     rows_per_expert,
 )
+from generator.lower.bands import Band
 
 DIMENSIONS = ("rows", "N", "K", "experts")
 sizes_of_all = st.fixed_dictionaries(dict.fromkeys(DIMENSIONS, st.integers(0, 2**20)))
@@ -137,5 +138,6 @@ def test_rows_are_shared_by_the_experts_that_can_own_one(
 def test_what_was_timed_speaks_for_calls_nearby_and_of_its_band(
     timed: list[int], rows: int, nearest: int | None
 ) -> None:
-    bands = [(1, 12), (13, 26), (27, 117), (118, None)]
+    ends = ((1, 12), (13, 26), (27, 117), (118, None))
+    bands = [Band(low, high, None) for low, high in ends]
     assert nearest_timed(timed, rows, 24, bands) == nearest

@@ -21,14 +21,14 @@ from generator.data import folder
 from generator.errors import BuildError
 from generator.lower.bands import ANY, DISPATCHED_ROWS, Band, bands
 from generator.lower.contract import Contract, GemmContract
-from generator.lower.cost import Shape
+from generator.lower.cost import Shape, cost
 from generator.lower.enumerate import designs
 from generator.lower.judge import Question, judged
 from generator.lower.layer_contract import layer_contract
 from generator.lower.plan import Plan, lower
 from generator.lower.program import Program, Selection, program
 from generator.lower.prune import reject, reject_recorded
-from generator.lower.rank import simple
+from generator.lower.rank import in_order, simple
 from generator.lower.shapes import ShapeSource
 from generator.lower.variant import Variant
 from generator.packing import padded
@@ -407,6 +407,20 @@ def test_no_tail_goes_before_a_design_without_one_of_its_row_tile(built: Program
             assert all(own == sorted(own) for own in by_tile.values()), plan.contract.name
             seen |= any(len(set(own)) > 1 for own in by_tile.values())
     assert seen
+
+
+def test_where_a_bands_own_tile_is_not_kept_the_cheapest_goes_first() -> None:
+    """Be it shorter or taller: what a tile multiplies of padding is in the cost."""
+    source = SOURCES[0]
+    plan = lower(SPEC, contract("down", 128), changed(TARGET, row_tiles=(16, 128)), (source,))
+    tiles = set()
+    for rows in (17, 70):
+        band = Band(rows, rows, 64)
+        ranked = in_order(plan.kept, (source,), band)
+        costs = [cost(each, source.at(rows)).total_us for each in ranked]
+        assert len(costs) > 1 and costs == sorted(costs)
+        tiles.add(ranked[0].design.block_m)
+    assert tiles == {16, 128}
 
 
 @pytest.mark.parametrize("name", ["up_w4g320_a8_swiglu_bf16_v1", "up_w4g512_a8_swiglu_bf16_v1"])
