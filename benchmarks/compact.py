@@ -3,32 +3,26 @@
     python -m benchmarks.compact DIR/bench.json
 
 One line for each model, layer and batch: medians of graph replays in microseconds, in brackets the
-interquartile range of the layer's; host is the time of an eager call until it returns.
+interquartile range of the layer's; host is the time of an eager call until it returns. A baseline
+that was not measured at all has no column.
 """
 
 from __future__ import annotations
 
-import json
-import sys
-from pathlib import Path
 from typing import Any
 
-COLUMNS = ("model", "layer", "tokens", "ours", "floor", "share", "host", "seed", "bf16 torch")
+from benchmarks.report import asked, batches, graph
 
-
-def graph(row: dict[str, Any] | None) -> dict[str, float] | None:
-    """A subject's replays; None where it has none."""
-    return None if row is None else row["times"]["graph"]
+COLUMNS = ("model", "layer", "tokens", "ours", "floor", "share", "host")
+BASELINES = ("seed", "bf16 torch", "vllm int8")  # subjects of a report
 
 
 def lines(report: dict[str, Any]) -> list[str]:
     """The head, then Markdown."""
     on, ceilings = report["environment"], report["ceilings"]
-    batches: dict[tuple[str, str, int, str], dict[str, dict[str, Any]]] = {}
-    for row in report["rows"]:
-        facts = row["facts"]
-        key = (facts["model"], facts["layer"], facts["tokens"], facts["routing"])
-        batches.setdefault(key, {})[row["subject"]] = row
+    found = batches(report)
+    measured = [name for name in BASELINES if any(graph(rows.get(name)) for rows in found.values())]
+    columns = (*COLUMNS, *measured)
     bits = [row["compared"] for row in report["rows"] if row["compared"]]
     head = (
         f"{on['device']}, driver {on['driver']}, torch {on['torch']}, Triton {on['triton']},"
@@ -36,16 +30,16 @@ def lines(report: dict[str, Any]) -> list[str]:
         f" {ceilings['int_mm_tops']:.0f} TOPS; {sum(b['bits'] for b in bits)} bits compared,"
         f" {sum(b['different'] for b in bits)} differ."
     )
-    table = [head, "", f"    {on['command']}", "", f"| {' | '.join(COLUMNS)} |"]
-    table.append("| --- | --- |" + " ---: |" * (len(COLUMNS) - 2))
-    for (model, layer, tokens, routing), rows in batches.items():
+    table = [head, "", f"    {on['command']}", "", f"| {' | '.join(columns)} |"]
+    table.append("| --- | --- |" + " ---: |" * (len(columns) - 2))
+    for batch, rows in found.items():
         own = rows["layer"]
         ours, floor = own["times"]["graph"], own["facts"]["floor_us"]
-        others = [graph(rows.get(name)) for name in ("seed", "bf16 torch")]
+        others = [graph(rows.get(name)) for name in measured]
         cells = [
-            model,
-            layer if routing == "uniform" else f"{layer}, {routing}",
-            str(tokens),
+            batch.model,
+            batch.layer if batch.routing == "uniform" else f"{batch.layer}, {batch.routing}",
+            str(batch.tokens),
             f"{ours['median']:.1f} ({ours['iqr']:.1f})",
             f"{floor:.1f}",
             f"{floor / ours['median']:.2f}",
@@ -57,7 +51,7 @@ def lines(report: dict[str, Any]) -> list[str]:
 
 
 def main() -> None:
-    for line in lines(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))):
+    for line in lines(asked(__doc__)):
         print(line)
 
 
