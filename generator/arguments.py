@@ -10,6 +10,8 @@ from typing import Any
 # Where argparse puts the verbs; its class has no public name.
 Verbs = Any
 
+ROUTINGS = ("uniform", "zipf", "one-hot", "half-empty")  # how tokens choose experts
+
 
 def parser(description: str) -> argparse.ArgumentParser:
     """Every verb with its options; `verb` of what is parsed is its name."""
@@ -186,7 +188,7 @@ def _measuring(verbs: Verbs) -> None:
         "--routing",
         nargs="+",
         default=["uniform"],
-        choices=("uniform", "zipf", "one-hot", "half-empty"),
+        choices=ROUTINGS,
         help="how tokens choose experts; default: uniform",
     )
     bench.add_argument("--stages", action="store_true", help="each stage alone too")
@@ -241,6 +243,13 @@ def _tuning(verbs: Verbs) -> None:
     tune.add_argument("--contract", metavar="GLOB", help="layer contracts; default: the models'")
     tune.add_argument(
         "--tokens", nargs="+", type=int, default=[], metavar="N", help="default: the models'"
+    )
+    tune.add_argument(
+        "--routing",
+        nargs="+",
+        default=["uniform"],
+        choices=ROUTINGS,
+        help="how tokens choose experts, what is chosen serves all of them; default: uniform",
     )
     tune.add_argument("--seed", type=int, default=0, help="of weights, tokens and routing")
     tune.add_argument("--jobs", type=int, default=_cores(), metavar="N", help="default: one a core")

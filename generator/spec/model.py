@@ -29,7 +29,9 @@ from generator.spec.values import (
     Positive,
     PositiveFloat,
     Rate,
+    Roles,
     Rounding,
+    Routing,
     SchemaNumber,
     Unpack,
     Zero,
@@ -255,6 +257,7 @@ class SpecializedSpace(Frozen):
     (generator/lower/warps.py). block_m: rows of a tile.
     """
 
+    roles: Annotated[tuple[Roles, ...], Field(min_length=1)]
     block_m: Axis
     stages: Axis
 
@@ -326,6 +329,10 @@ class TunedBucket(Frozen):
     iqr: NonNegativeFloat
     fastest: PositiveFloat  # of all designs of the same row tile
     rivals: Positive  # designs that were timed
+    # Of the design: the fastest, or as good and taken elsewhere too; none: its tuner gave none.
+    reason: Literal["fastest", "shared", "none"] = "none"
+    # That it was timed under: the figures are of the first, the design is the fastest over all.
+    routings: Annotated[tuple[Routing, ...], Field(min_length=1)] = ("uniform",)
 
 
 class TunedShape(Frozen):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from generator.spec.check import Check, Defect, nearest
+from generator.spec.check import Check, Defect, distinct, nearest
 from generator.spec.model import SpecSet, Tuning
 
 
@@ -34,7 +34,17 @@ def _tuned_shapes(tuning: Tuning, _: Path, __: SpecSet) -> Iterator[Defect]:
             yield Defect(("shapes", index, "buckets"), what, "sort them, each once")
 
 
+def _tuned_routings(tuning: Tuning, _: Path, __: SpecSet) -> Iterator[Defect]:
+    for number, shape in enumerate(tuning.shapes):
+        for index, bucket in enumerate(shape.buckets):
+            at = ("shapes", number, "buckets", index, "routings")
+            yield from distinct(at, bucket.routings)
+            if "uniform" in bucket.routings and bucket.routings[0] != "uniform":
+                yield Defect(at, "`uniform` does not stand first", "sort it to the front")
+
+
 TUNING_CHECKS: tuple[Check[Tuning], ...] = (
     Check("tuned_target", "a target's table is one device's", _tuned_target),
     Check("tuned_shapes", "selection looks the nearest rows up", _tuned_shapes),
+    Check("tuned_routings", "a bucket's figures are its first routing's", _tuned_routings),
 )

@@ -40,9 +40,13 @@ Exp = Literal["exact", "device"]
 Dot = Literal["int8", "fp16_exact", "rank1"]  # how integers are multiplied exactly
 Unpack = Literal["none", "value", "shift", "ptx"]  # how nibbles become int8
 Operands = Literal["rows_first", "weights_first"]  # the operands of a dot, left to right
+# Of warps: two groups that multiply have halves of every tile, or tiles by turns.
+Roles = Literal["specialized", "pingpong"]
 Gates = Literal["apart", "joined"]  # the tiles of gate and up rows: two, or one of both
 Order = Literal["tiles", "columns", "blocks"]  # which programs of a GEMM follow one another
 PlanName = Literal["separate", "folded", "dispatched"]
+# How tokens choose experts where something is timed (generator/tune/routing.py).
+Routing = Literal["uniform", "zipf", "one-hot", "half-empty"]
 
 
 def _only(number: float) -> BeforeValidator:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 from generator.errors import Finding, LaunchError
 from generator.tune.measured import Measurement
 
 # A design that is slower than the fastest by less is as good: fewer designs are emitted then.
-TOLERANCE = 0.02
+TOLERANCE = 0.03
+UNIFORM = "uniform"  # the routing whose times are written, where it was timed
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +20,12 @@ class Bucket:
 
     rows: int
     design: str
-    us: float
+    us: float  # this and the next two under the first of the routings
     iqr: float
     fastest_us: float  # of any design that shares the layer's row tile
     rivals: int  # designs that were timed
+    reason: str  # fastest, or shared: as good, and taken for other buckets too
+    routings: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,94 +42,210 @@ class Shape:
 Key = tuple[str, int, int, int]
 
 
+@dataclass(frozen=True, slots=True)
+class _Rival:
+    """A design on one batch of a layer, timed under every routing of the batch, in its order."""
+
+    trials: tuple[Measurement, ...]
+
+    @property
+    def design(self) -> str:
+        return self.trials[0].design
+
+    @property
+    def block_m(self) -> int:
+        return self.trials[0].block_m
+
+    @property
+    def times(self) -> tuple[float, ...]:
+        return tuple(each.us for each in self.trials)
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """A number of rows of a model's layer."""
+
+    model: str
+    layer: str
+    rows: int
+    routings: tuple[str, ...]
+    rivals: Mapping[str, Sequence[_Rival]]  # by operation
+
+
+@dataclass(frozen=True, slots=True)
+class _Good:
+    """A rival that is as fast as any of its row tile."""
+
+    rival: _Rival
+    slower: float  # than the best: 1 to 1 + TOLERANCE
+
+    @property
+    def design(self) -> str:
+        return self.rival.design
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A number of rows of a shape, for which one design is taken."""
+
+    key: Key
+    rows: int
+    routings: tuple[str, ...]
+    rivals: int
+    fastest_us: float
+    good: tuple[_Good, ...]  # the best first
+
+
 def chosen(measurements: Iterable[Measurement]) -> tuple[Shape, ...]:
     """For each batch the row tile that makes up and down together fastest, for it the designs that
     are as fast as any, and of these as few for all batches as will do.
 
-    Of layers that share a GEMM's contract, shape and rows the first counts. Raises LaunchError
-    where up and down were timed by no common row tile.
+    Under several routings the fastest has the least sum of its times, each divided by the least
+    under its routing. A design that some of them lack compares with none, and is left out.
+
+    Of layers that share a GEMM's contract, shape and rows one counts: of those with the most
+    routings the first by the names of model and layer. Raises LaunchError where up and down were
+    timed by no common row tile.
     """
-    fit: dict[str, dict[tuple[Key, int], list[Measurement]]] = {}
-    rivals: dict[tuple[Key, int], int] = {}
-    for batch in _batches(measurements):
+    fit: dict[str, dict[tuple[Key, int], _Place]] = {}
+    for batch in sorted(_batches(measurements), key=_precedence):
         tile = _row_tile(batch)
-        for trials in batch.values():
-            own = [each for each in trials if each.block_m == tile]
-            least = min(each.us for each in own)
-            good = [each for each in own if each.us <= least * (1 + TOLERANCE)]
-            place = (_key(good[0]), good[0].rows)
-            if place not in rivals:
-                rivals[place] = len(trials)
-                fit.setdefault(good[0].contract, {})[place] = good
+        for rivals in batch.rivals.values():
+            place = _place(batch, rivals, tile)
+            fit.setdefault(place.key[0], {}).setdefault((place.key, place.rows), place)
     shapes: dict[Key, list[Bucket]] = {}
     for places in fit.values():
-        few = _cover(places)
-        for place, good in places.items():
-            taken = min((each for each in good if each.design in few), key=_time)
-            fastest = min(each.us for each in good)
-            bucket = Bucket(taken.rows, taken.design, taken.us, taken.iqr, fastest, rivals[place])
-            shapes.setdefault(place[0], []).append(bucket)
+        for place, good in _taken(tuple(places.values())):
+            shapes.setdefault(place.key, []).append(_bucket(place, good))
     return tuple(
         Shape(*key, tuple(sorted(shapes[key], key=lambda each: each.rows)))
         for key in sorted(shapes)
     )
 
 
-def _batches(measurements: Iterable[Measurement]) -> list[dict[str, list[Measurement]]]:
-    """The trials of each layer and number of rows, by operation."""
-
-    def batch(each: Measurement) -> tuple[str, str, int]:
-        return (each.model, each.layer, each.rows)
-
-    found = []
-    for _, group in groupby(sorted(measurements, key=batch), batch):
-        by_operation: dict[str, list[Measurement]] = {}
-        for each in group:
-            by_operation.setdefault(each.operation, []).append(each)
-        found.append(by_operation)
-    return found
+def _batches(measurements: Iterable[Measurement]) -> list[_Batch]:
+    """The rivals of each layer and number of rows."""
+    by_batch: dict[tuple[str, str, int], list[Measurement]] = {}
+    for each in measurements:
+        by_batch.setdefault((each.model, each.layer, each.rows), []).append(each)
+    return [_batch(each) for each in by_batch.values()]
 
 
-def _row_tile(batch: Mapping[str, Sequence[Measurement]]) -> int:
-    """Up and down read one tile map, so the sum of both counts."""
-    sums: dict[int, list[float]] = {}
-    for trials in batch.values():
-        least: dict[int, float] = {}
-        for each in trials:
-            least[each.block_m] = min(least.get(each.block_m, each.us), each.us)
-        for tile, us in least.items():
-            sums.setdefault(tile, []).append(us)
-    whole = {tile: sum(each) for tile, each in sums.items() if len(each) == len(batch)}
+def _batch(measurements: Sequence[Measurement]) -> _Batch:
+    """All that was measured of one layer at one number of rows."""
+    routings = sorted({each.routing for each in measurements}, key=lambda r: (r != UNIFORM, r))
+    trials: dict[str, dict[str, dict[str, Measurement]]] = {}
+    for each in measurements:
+        by_design = trials.setdefault(each.operation, {})
+        by_design.setdefault(each.design, {})[each.routing] = each
+    rivals = {
+        operation: [
+            _Rival(tuple(by_routing[routing] for routing in routings))
+            for by_routing in by_design.values()
+            if len(by_routing) == len(routings)
+        ]
+        for operation, by_design in trials.items()
+    }
+    one = measurements[0]
+    return _Batch(one.model, one.layer, one.rows, tuple(routings), rivals)
+
+
+def _precedence(batch: _Batch) -> tuple[int, str, str]:
+    return (-len(batch.routings), batch.model, batch.layer)
+
+
+def _row_tile(batch: _Batch) -> int:
+    """Up and down read one tile map, so the sum of both counts: by each tile's best designs."""
+    whole: dict[int, tuple[float, ...]] = {}
+    for tile in {rival.block_m for own in batch.rivals.values() for rival in own}:
+        of_tile = [[r for r in own if r.block_m == tile] for own in batch.rivals.values()]
+        if all(of_tile):
+            best = [_by_slowness(own)[0].rival.times for own in of_tile]
+            whole[tile] = tuple(sum(us) for us in zip(*best, strict=True))
     if not whole:
-        one = next(iter(batch.values()))[0]
-        what = f"{one.layer} of {one.model} at {one.rows} rows: no row tile of both up and down"
+        what = (
+            f"{batch.layer} of {batch.model} at {batch.rows} rows: no row tile of both up and down"
+        )
+        if len(batch.routings) > 1:
+            what += f" under all of {', '.join(batch.routings)}"
         raise LaunchError(Finding("--trials", what, "name another file, and time them anew"))
-    return min(whole, key=lambda tile: (whole[tile], tile))
+    least = _least(whole.values())
+    return min(whole, key=lambda tile: (_ratios(whole[tile], least), tile))
 
 
-def _cover(places: Mapping[tuple[Key, int], Sequence[Measurement]]) -> set[str]:
+def _place(batch: _Batch, rivals: Sequence[_Rival], tile: int) -> _Place:
+    """What may be taken of a GEMM on a batch, by a row tile that it was timed by."""
+    own = [each for each in rivals if each.block_m == tile]
+    good = tuple(each for each in _by_slowness(own) if each.slower <= 1 + TOLERANCE)
+    one = own[0].trials[0]
+    return _Place(
+        key=(one.contract, one.n, one.k, one.experts),
+        rows=batch.rows,
+        routings=batch.routings,
+        rivals=len(rivals),
+        fastest_us=_least(each.times for each in own)[0],
+        good=good,
+    )
+
+
+def _by_slowness(rivals: Sequence[_Rival]) -> list[_Good]:
+    """All of them, each with how much slower it is than the best, which comes first."""
+    least = _least(each.times for each in rivals)
+    sums = {each.design: _ratios(each.times, least) for each in rivals}
+    best = min(sums.values())
+    found = [_Good(each, sums[each.design] / best) for each in rivals]
+    return sorted(found, key=lambda each: (each.slower, each.design))
+
+
+def _least(times: Iterable[Sequence[float]]) -> tuple[float, ...]:
+    """Of times by routing the least under each."""
+    return tuple(min(each) for each in zip(*times, strict=True))
+
+
+def _ratios(times: Sequence[float], least: Sequence[float]) -> float:
+    """What is minimised: no routing counts for more because its calls take longer."""
+    return sum(us / of for us, of in zip(times, least, strict=True))
+
+
+def _taken(places: Sequence[_Place]) -> list[tuple[_Place, _Good]]:
+    """For each place one of its good designs. One that a single place would take saves no design:
+    the place takes its fastest instead.
+    """
+    few = _cover(places)
+    taken = [next(good for good in each.good if good.design in few) for each in places]
+    users = Counter(good.design for good in taken)
+    return [
+        (place, good if users[good.design] > 1 else place.good[0])
+        for place, good in zip(places, taken, strict=True)
+    ]
+
+
+def _cover(places: Sequence[_Place]) -> set[str]:
     """Few designs, one of them among the good ones of every place: greedily, the one of most
     places first.
     """
     few: set[str] = set()
-    left = dict(places)
+    left = list(places)
     while left:
         counts: dict[str, list[float]] = {}
-        for good in left.values():
-            least = min(each.us for each in good)
-            for each in good:
-                counts.setdefault(each.design, []).append(each.us / least)
+        for place in left:
+            for good in place.good:
+                counts.setdefault(good.design, []).append(good.slower)
         best = min(counts, key=lambda name: (-len(counts[name]), sum(counts[name]), name))
         few.add(best)
-        left = {
-            place: good for place, good in left.items() if all(each.design != best for each in good)
-        }
+        left = [place for place in left if all(g.design != best for g in place.good)]
     return few
 
 
-def _key(each: Measurement) -> Key:
-    return (each.contract, each.n, each.k, each.experts)
-
-
-def _time(each: Measurement) -> tuple[float, str]:
-    return (each.us, each.design)
+def _bucket(place: _Place, good: _Good) -> Bucket:
+    first = good.rival.trials[0]
+    return Bucket(
+        rows=place.rows,
+        design=first.design,
+        us=first.us,
+        iqr=first.iqr,
+        fastest_us=place.fastest_us,
+        rivals=place.rivals,
+        reason="fastest" if good.slower == 1 else "shared",
+        routings=place.routings,
+    )

@@ -56,7 +56,7 @@ class Conditions:
 
 
 def read(path: Path, conditions: Conditions) -> list[Measurement]:
-    """None where there is no file yet. Raises LaunchError for a file of other conditions, for a
+    """Nothing where there is no file yet. Raises LaunchError for a file of other conditions, for a
     line that is none of ours, and where the file cannot be read.
     """
     if not path.exists():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
@@ -51,8 +51,10 @@ class Contest:
         return sorted(trials, key=_by_time)
 
     def final(self, trials: Sequence[Trial]) -> list[Trial]:
-        """The first few again, by turns."""
-        few = [each.entry for each in trials[:FINALISTS]]
+        """The best again, of all row tiles by turns: a device that grows hot between two of them
+        would decide which is taken.
+        """
+        few = [each.entry for each in finalists(trials)]
         samples = graph_samples([self._replay(each) for each in few], FINAL_LOOKS)
         again = [Trial(e, s) for e, s in zip(few, samples, strict=True) if s is not None]
         return sorted(again, key=_by_time)
@@ -87,6 +89,18 @@ def _launch(checked: Checked, entry: Entry, operation: str, into: dict[str, torc
         relaunch(checked, entry, operation, into)
 
 
+def finalists(trials: Iterable[Trial]) -> list[Trial]:
+    """The first few of each row tile, of those that are not hopeless."""
+    ordered = sorted(trials, key=_by_time)
+    few: dict[int | None, list[Trial]] = {}
+    for each in ordered:
+        own = few.setdefault(each.entry.block_m, [])
+        near = each.sample.median <= HOPELESS * ordered[0].sample.median
+        if near and len(own) < FINALISTS:
+            own.append(each)
+    return [each for own in few.values() for each in own]
+
+
 def _by_time(trial: Trial) -> tuple[float, str]:
     return (trial.sample.median, trial.entry.design)
 
@@ -108,12 +122,16 @@ def plausible(entries: Sequence[Entry], rows: int, experts: int) -> list[Entry]:
     return [each for each in entries if each.block_m in near]
 
 
-def in_orders(trials: Sequence[Trial], entries: Sequence[Entry]) -> Iterator[Entry]:
-    """The rivals that differ from the first few in the order of their programs alone."""
+def in_orders(
+    trials: Sequence[Trial], entries: Sequence[Entry], also: Collection[str] = ()
+) -> Iterator[Entry]:
+    """The rivals that differ from the first few in the order of their programs alone, and those of
+    the designs `also`.
+    """
     few = {unordered(each.entry) for each in trials[:FINALISTS]}
     known = {each.entry.symbol for each in trials}
     for each in entries:
-        if each.symbol not in known and unordered(each) in few:
+        if each.symbol not in known and (unordered(each) in few or each.design in also):
             yield each
 
 

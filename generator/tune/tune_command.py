@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,11 +17,10 @@ from generator.runtime.manifest import Manifest, Target, load
 from generator.tune import measured
 from generator.tune.cases import Setup, setups
 from generator.tune.choose import chosen
-from generator.tune.compiled import compiled
+from generator.tune.compiled import gates
 from generator.tune.environment import environment
 from generator.tune.measured import Measurement
 from generator.tune.timing import timer_for
-from generator.tune.trials import unordered
 from generator.tune.tuner import GEMMS, Tuner, first_orders
 from generator.tune.tuning_file import text
 
@@ -36,6 +35,7 @@ class Options:
     models: Sequence[str]
     contract: str | None
     tokens: Sequence[int]
+    routings: Sequence[str]
     generated: Path
     trials: Path
     out: Path
@@ -54,41 +54,49 @@ def tune(options: Options, say: Say, progress: Say) -> int:
     conditions = measured.Conditions.of(on)
     known = measured.read(options.trials, conditions)
     wanted = setups(
-        manifest, models=options.models, contract=options.contract, tokens=options.tokens
+        manifest,
+        models=options.models,
+        contract=options.contract,
+        tokens=options.tokens,
+        routings=options.routings,
     )
-    left = list(_left(wanted, known))
-    start, total = time.monotonic(), sum(len(each.batches) for each in left)
+    left = _left(wanted, known)
     if left:
-        entries = _entries(manifest, target, left)
-        progress(f"{len(entries)} modules of {target.name} to be compiled")
-        there, left_out = compiled(
-            manifest, first_orders(entries), target, options.jobs, lambda _: None
-        )
-        for each in left_out:
-            say(f"not timed: {each.symbol}: {each.why}")
-        designs = {(entry.contract, unordered(entry)) for entry in there}
-        by_contract: dict[str, list[Entry]] = {}
-        for entry in entries:
-            if (entry.contract, unordered(entry)) in designs:
-                by_contract.setdefault(entry.contract, []).append(entry)
-        tuner = Tuner(manifest, by_contract, device, timer_for(device), options.seed)
-        done = 0
-        for setup in left:
-            for batch, found in tuner.measurements(setup):
+        with gates(manifest, target, options.jobs, say) as gate:
+            entries = _entries(manifest, target, left)
+            first = first_orders(entries)
+            progress(
+                f"{len(first)} modules of {target.name} to be compiled, others as they are timed"
+            )
+            gate.passing(first)
+            own = _by_contract(entries)
+            tuner = Tuner(manifest, own, gate.passing, device, timer_for(device), options.seed)
+            for found in _timed(tuner, left, tuple(known), progress):
                 measured.append(options.trials, conditions, found)
-                known, done = [*known, *found], done + 1
-                seconds = time.monotonic() - start
-                eta = seconds / done * (total - done)
-                progress(
-                    f"[{done}/{total}] {setup.model.name} {setup.layer.name} {batch.tokens} tokens:"
-                    f" {len(found)} designs, {seconds:.0f} s, {eta:.0f} s to go"
-                )
+                known += found
     shapes = chosen(known)
     replace_file(options.out, text(on, target.name, shapes).encode())
     buckets = sum(len(each.buckets) for each in shapes)
     designs_taken = len({(s.contract, b.design) for s in shapes for b in s.buckets})
     say(f"{options.out}: {len(shapes)} shapes, {buckets} buckets, {designs_taken} designs")
     return 0
+
+
+def _timed(
+    tuner: Tuner, left: Sequence[Setup], known: Sequence[Measurement], progress: Say
+) -> Iterator[list[Measurement]]:
+    """Batch by batch, and how far it is after each."""
+    start, done, total = time.monotonic(), 0, sum(len(each.batches) for each in left)
+    for setup in left:
+        for batch, found in tuner.measurements(setup, known):
+            yield found
+            done += 1
+            seconds = time.monotonic() - start
+            eta = seconds / done * (total - done)
+            progress(
+                f"[{done}/{total}] {setup.model.name} {setup.layer.name} {batch.tokens} tokens"
+                f" {batch.routing}: {len(found)} designs, {seconds:.0f} s, {eta:.0f} s to go"
+            )
 
 
 def _refuse(options: Options, *, gpu: bool) -> None:
@@ -118,14 +126,15 @@ def _target(device: torch.device, manifest: Manifest) -> Target:
 
 
 def _left(wanted: Sequence[Setup], known: Sequence[Measurement]) -> list[Setup]:
-    """Without the batches that are in the trials file."""
-    done = {(each.model, each.layer, each.rows) for each in known}
+    """Without the batches that are in the trials file, each under a routing of its own."""
+    done = {(each.model, each.layer, each.rows, each.routing) for each in known}
     left = []
     for setup in wanted:
+        model, layer = setup.model, setup.layer.name
         batches = tuple(
             each
             for each in setup.batches
-            if (setup.model.name, setup.layer.name, each.tokens * setup.model.top_k) not in done
+            if (model.name, layer, each.tokens * model.top_k, each.routing) not in done
         )
         if batches:
             left.append(replace(setup, batches=batches))
@@ -145,4 +154,11 @@ def _entries(manifest: Manifest, target: Target, wanted: Sequence[Setup]) -> lis
     if not found:
         what = f"holds no GEMM of {target.name} for these layers"
         raise LaunchError(Finding(f"--generated {manifest.directory}", what, BUILD))
+    return found
+
+
+def _by_contract(entries: Sequence[Entry]) -> dict[str, list[Entry]]:
+    found: dict[str, list[Entry]] = {}
+    for each in entries:
+        found.setdefault(each.contract, []).append(each)
     return found

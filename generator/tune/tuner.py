@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,21 +10,25 @@ import torch
 from generator.errors import Finding, LaunchError
 from generator.runtime.entry import Entry
 from generator.runtime.manifest import Manifest
-from generator.tune.calls import Prepared, prepare, random_tokens
+from generator.runtime.problem import Problem
+from generator.tune.calls import prepare, random_tokens
 from generator.tune.cases import Batch, Setup
 from generator.tune.measured import Measurement
 from generator.tune.rotated import rotated
 from generator.tune.rotation import calls_of, memory_of
 from generator.tune.stages import finished
 from generator.tune.timing import Timer
-from generator.tune.trials import Trial, contest, in_orders, plausible
+from generator.tune.trials import Contest, Trial, contest, in_orders, plausible, unordered
 from generator.tune.weights import random_experts
 from generator.tune.work import floor_us
-from generator.verify.stages import Checked
 
 GEMMS = ("up", "down")
-READ_TB_PER_S = 5.0  # no device in sight reads faster; a graph's calls are counted by it
+# How many calls a graph holds follows from it (`rotation.calls_of`), and nothing else. On a device
+# that reads faster, as sm_100 does (8 TB/s), graphs are only shorter, in that proportion, and on a
+# slower one longer: a sample is the time of a replay by the calls in it.
+READ_TB_PER_S = 5.0
 GEMM_SHARE = 1 / 3  # of a layer's floor that its down GEMM takes at least
+TALL = 128  # rows of a tile; TALL of generator/lower/enumerate.py, which this half may not import
 
 
 @dataclass(frozen=True)
@@ -33,16 +37,20 @@ class Tuner:
 
     manifest: Manifest
     entries: Mapping[str, Sequence[Entry]]  # by contract
+    passing: Callable[[Sequence[Entry]], list[Entry]]  # those that compile and keep the gates
     device: torch.device
     timer: Timer
     seed: int
 
-    def measurements(self, setup: Setup) -> Iterator[tuple[Batch, list[Measurement]]]:
-        """Batch by batch; the weights are made once. Raises LaunchError where a GEMM has no
-        rival.
+    def measurements(
+        self, setup: Setup, known: Iterable[Measurement] = ()
+    ) -> Iterator[tuple[Batch, list[Measurement]]]:
+        """Batch by batch; the weights are made once. `known` is what earlier runs measured. Raises
+        LaunchError where a GEMM has no rival, BuildError where the compilers do not answer.
         """
         packed = random_experts(setup.model, setup.layer, self.device, self.seed)
         turned = rotated(packed, setup, memory_of(self.device), self.seed)
+        seen = list(known)
         for batch in setup.batches:
             own = turned.copies[: turned.wanted[batch]]
             floor = floor_us(turned.works[batch], READ_TB_PER_S)
@@ -50,42 +58,33 @@ class Tuner:
             given = random_tokens(setup.model, setup.layer, batch, self.device, self.seed)
             prepared = prepare(self.manifest, setup.layer, own, (given,) * calls)
             checked = finished(prepared)
-            found = [
-                measurement
-                for operation in GEMMS
-                for measurement in self._of(setup, batch, prepared, checked, operation)
-            ]
+            found: list[Measurement] = []
+            for operation in GEMMS:
+                match = contest(prepared, checked, operation, self.timer)
+                found += self._of(setup, batch, match, timed_before(seen, setup, batch, operation))
+            seen += found
             yield batch, found
 
     def _of(
-        self, setup: Setup, batch: Batch, prepared: Prepared, checked: Checked, operation: str
+        self, setup: Setup, batch: Batch, match: Contest, also: Collection[str]
     ) -> Iterator[Measurement]:
-        contract = checked.run.choice[operation].entry.contract
-        problem = checked.run.problem.problem(contract, operation)
-        accepting = [
-            each
-            for each in self.entries.get(contract, ())
-            if all(condition.holds(problem.sizes()) for condition in each.requires)
-        ]
-        if not accepting:
-            sizes = ", ".join(f"{name}={size}" for name, size in problem.sizes().items())
-            what = f"no module that can be timed accepts {sizes}"
-            fix = "leave the layer out by --contract, or build more --rivals"
-            raise LaunchError(Finding(contract, what, fix))
-        rivals = plausible(accepting, problem.rows, problem.experts)
-        match = contest(prepared, checked, operation, self.timer)
+        """One GEMM of a batch; the designs `also` are timed in their own order whatever comes out,
+        or what another routing has of them would compare with nothing.
+        """
+        run = match.calls[0].run
+        contract = run.choice[match.operation].entry.contract
+        problem = run.problem.problem(contract, match.operation)
+        rivals = plausible(self._accepting(problem), problem.rows, problem.experts)
         trials = match.times(first_orders(rivals))
-        trials = sorted(trials + match.times(list(in_orders(trials, rivals))), key=_median)
-        best: dict[int | None, list[Trial]] = {}
-        for each in trials:
-            best.setdefault(each.entry.block_m, []).append(each)
-        final = {t.entry.symbol: t for own in best.values() for t in match.final(own)}
+        others = self.passing(list(in_orders(trials, rivals, also)))
+        trials = sorted(trials + match.times(others), key=_median)
+        final = {each.entry.symbol: each for each in match.final(trials)}
         for each in trials:
             taken = final.get(each.entry.symbol, each)
             yield Measurement(
                 model=setup.model.name,
                 layer=setup.layer.name,
-                operation=operation,
+                operation=match.operation,
                 contract=contract,
                 n=problem.n,
                 k=problem.k,
@@ -99,19 +98,52 @@ class Tuner:
                 looks=taken.sample.count,
             )
 
+    def _accepting(self, problem: Problem) -> list[Entry]:
+        """What may be timed: the modules that accept a call, in every order of those designs whose
+        first order keeps the gates. Raises LaunchError where there is none.
+        """
+        accepting = [
+            each
+            for each in self.entries.get(problem.contract, ())
+            if all(condition.holds(problem.sizes()) for condition in each.requires)
+        ]
+        designs = {unordered(each) for each in self.passing(first_orders(accepting))}
+        if not designs:
+            sizes = ", ".join(f"{name}={size}" for name, size in problem.sizes().items())
+            what = f"no module that can be timed accepts {sizes}"
+            fix = "leave the layer out by --contract, or build more --rivals"
+            raise LaunchError(Finding(problem.contract, what, fix))
+        return [each for each in accepting if unordered(each) in designs]
 
-def first_orders(entries: Sequence[Entry]) -> list[Entry]:
-    """Of designs that differ in the order of programs alone, one: short row tiles go along columns,
-    tall ones in blocks, as most of the fastest do; the others follow for the best.
+
+def timed_before(
+    measurements: Iterable[Measurement], setup: Setup, batch: Batch, operation: str
+) -> set[str]:
+    """The designs of a GEMM that were timed on as many tokens, whatever their routing."""
+    own = (setup.model.name, setup.layer.name, operation, batch.tokens * setup.model.top_k)
+    return {
+        each.design
+        for each in measurements
+        if (each.model, each.layer, each.operation, each.rows) == own
+    }
+
+
+def first_orders(entries: Iterable[Entry]) -> list[Entry]:
+    """Of designs that differ in the order of programs alone, one; the others follow for the
+    best.
     """
-    wanted = {16: "columns", 32: "columns", 64: "columns"}
-    there = {each.order for each in entries}
-    chosen = []
+    alike: dict[tuple[str, str], list[Entry]] = {}
     for each in entries:
-        order = wanted.get(each.block_m or 0, "blocks")
-        if each.order == (order if order in there else sorted(o or "" for o in there)[0]):
-            chosen.append(each)
-    return chosen
+        alike.setdefault((each.contract, unordered(each)), []).append(each)
+    return [_first(own) for own in alike.values()]
+
+
+def _first(entries: Sequence[Entry]) -> Entry:
+    """Short row tiles go along columns, tall ones in blocks, as most of the fastest do; where they
+    lack that order any will do.
+    """
+    usual = "columns" if (entries[0].block_m or 0) < TALL else "blocks"
+    return next((each for each in entries if each.order == usual), entries[0])
 
 
 def _median(trial: Trial) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 
-from generator.tune.choose import TOLERANCE, Shape
+from generator.tune.choose import TOLERANCE, UNIFORM, Bucket, Shape
 from generator.tune.environment import Environment
 
 SCHEMA = 1
@@ -22,7 +22,10 @@ def _lines(on: Environment, target: str, shapes: Sequence[Shape]) -> Iterator[st
     yield "# Written by `python -m generator tune`: measure again, do not edit."
     yield "# us: the median of a launch, graph replays, weights not in the L2 cache; iqr: between"
     yield "# its quartiles; fastest: of all designs of the layer's row tile; rivals: designs timed."
-    yield f"# As few designs are taken as are within {TOLERANCE:.0%} of the fastest everywhere."
+    yield f"# reason: the design is the `fastest` of those, or `shared`: within {TOLERANCE:.0%} and"
+    yield "# taken because other buckets of the contract take it too, so that few are emitted."
+    yield "# routings: how tokens chose experts, where not `uniform` alone. us, iqr and fastest are"
+    yield "# of the first; the fastest design has the least sum over all of us / the least us."
     yield f"schema: {SCHEMA}"
     yield f"device: {json.dumps(on.device)}"  # a string of JSON is one of YAML, whatever is in it
     yield f"target: {target}"
@@ -38,7 +41,16 @@ def _lines(on: Environment, target: str, shapes: Sequence[Shape]) -> Iterator[st
         yield f"    experts: {shape.experts}"
         yield "    buckets:"
         for each in shape.buckets:
-            yield (
-                f"      - {{ rows: {each.rows}, design: {each.design}, us: {each.us:.2f},"
-                f" iqr: {each.iqr:.2f}, fastest: {each.fastest_us:.2f}, rivals: {each.rivals} }}"
-            )
+            yield f"      - {{ {', '.join(_facts(each))} }}"
+
+
+def _facts(bucket: Bucket) -> Iterator[str]:
+    yield f"rows: {bucket.rows}"
+    yield f"design: {bucket.design}"
+    yield f"us: {bucket.us:.2f}"
+    yield f"iqr: {bucket.iqr:.2f}"
+    yield f"fastest: {bucket.fastest_us:.2f}"
+    yield f"rivals: {bucket.rivals}"
+    yield f"reason: {bucket.reason}"
+    if bucket.routings != (UNIFORM,):
+        yield f"routings: [{', '.join(bucket.routings)}]"

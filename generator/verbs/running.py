@@ -59,6 +59,7 @@ def tune(options: argparse.Namespace) -> int:
         models=options.model,
         contract=options.contract,
         tokens=options.tokens,
+        routings=options.routing,
         generated=options.generated,
         trials=options.trials,
         out=options.out,

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 import torch
 
+from generator import arguments
+from generator.spec.values import Routing
 from generator.tune.routing import ROUTINGS, draw, refusal
 
 TOKENS, TOP_K, EXPERTS = 4000, 3, 8
@@ -68,3 +72,7 @@ def test_a_routing_that_leaves_too_few_experts_is_refused() -> None:
         "--routing half-empty: every token needs 5 distinct experts, and 4 of 8 are ever drawn;"
         " leave this routing out for this model"
     )
+
+
+def test_the_command_line_and_tuning_files_have_the_same_words() -> None:
+    assert arguments.ROUTINGS == get_args(Routing) == ROUTINGS

@@ -4,17 +4,22 @@ the portable modules, with a device that a test speaks for.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
 import torch
 
 from generator.errors import LaunchError
+from generator.lower import enumerate as lowering
 from generator.runtime.entry import Entry
 from generator.runtime.manifest import load
 from generator.tune import trials, tuner
 from generator.tune.cases import Batch, Setup
-from generator.tune.tuner import GEMMS, Tuner
+from generator.tune.measured import Measurement
+from generator.tune.timing import Sample
+from generator.tune.tuner import GEMMS, Tuner, first_orders
 from tests.tune.clocks import ToldTimer
 from tests.tune.small import CHANNEL, CPU, model
 
@@ -27,7 +32,7 @@ def portable(seed: int = 0) -> Tuner:
     for each in manifest.entries:
         if each.target == "portable" and manifest.contracts[each.contract]["operation"] in GEMMS:
             own.setdefault(each.contract, []).append(each)
-    return Tuner(manifest, own, CPU, ToldTimer(), seed)
+    return Tuner(manifest, own, list, CPU, ToldTimer(), seed)
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +65,7 @@ def test_tokens_are_drawn_by_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_gemm_without_rival_is_told() -> None:
-    nobody = Tuner(load(), {}, CPU, ToldTimer(), seed=0)
+    nobody = Tuner(load(), {}, list, CPU, ToldTimer(), seed=0)
     with pytest.raises(LaunchError) as error:
         next(nobody.measurements(SETUP))
     assert str(error.value) == (
@@ -68,3 +73,152 @@ def test_a_gemm_without_rival_is_told() -> None:
         " rows=6, N=128, K=128, experts=4;"
         " leave the layer out by --contract, or build more --rivals"
     )
+
+
+ORDERS = {"tiles": "", "columns": "_columns", "blocks": "_blocks"}
+DOWN = "down_w8gn_a8_bf16_v1"
+
+
+def in_every_order(entry: Entry, name: str) -> list[Entry]:
+    """Entries of a design `name` that are nowhere on disk."""
+    return [
+        replace(entry, design=name + end, symbol=f"{entry.contract}_{name}{end}", order=order)
+        for order, end in ORDERS.items()
+    ]
+
+
+def a_gemm(block_m: int) -> Entry:
+    found = next(e for e in load().by_contract[DOWN] if e.target == "portable")
+    return replace(found, block_m=block_m)
+
+
+def test_finals_are_of_every_row_tile_that_is_near() -> None:
+    """The first few of each, and none that is hopeless."""
+    times = {16: (8.0, 9.0, 9.1, 9.2, 9.3), 32: (9.5, 10.0, 10.1), 64: (10.2,)}
+    tried = [
+        trials.Trial(replace(a_gemm(block_m), design=f"m{block_m}_{us}"), Sample.of([us]))
+        for block_m, own in times.items()
+        for us in reversed(own)
+    ]
+    taken = [each.entry.design for each in trials.finalists(tried)]
+    assert taken == ["m16_8.0", "m16_9.0", "m16_9.1", "m16_9.2", "m32_9.5", "m32_10.0"]
+
+
+@dataclass(frozen=True)
+class Known:
+    """A graph whose time is known."""
+
+    us: float
+
+    def sample(self) -> float:
+        return self.us
+
+
+@dataclass
+class Gate:
+    """Lets pass all but some designs, and remembers what it was asked."""
+
+    broken: set[str]
+    asked: list[list[str]]
+
+    def passing(self, entries: Sequence[Entry]) -> list[Entry]:
+        down = [each.design for each in entries if each.contract == DOWN]
+        self.asked += [down] if down else []
+        return [each for each in entries if each.design not in self.broken]
+
+
+def told(
+    monkeypatch: pytest.MonkeyPatch, us: dict[str, float], broken: set[str]
+) -> tuple[Tuner, Gate]:
+    """A tuner of the down GEMM's designs, in every order, each with the time of its design."""
+    gate, real = Gate(broken, []), portable()
+    names = sorted({name.removesuffix("_columns").removesuffix("_blocks") for name in us})
+    down = [each for name in names for each in in_every_order(a_gemm(32), name)]
+    monkeypatch.setattr(
+        trials.Contest, "_replay", lambda contest, entry: Known(us.get(entry.design, 50.0))
+    )
+    return replace(real, entries={**real.entries, DOWN: down}, passing=gate.passing), gate
+
+
+def down_of(tuner: Tuner, setup: Setup = SETUP, known: Sequence[Measurement] = ()) -> set[str]:
+    """The down GEMM's designs that were timed on the last batch."""
+    *_, (_, found) = tuner.measurements(setup, known)
+    return {each.design for each in found if each.operation == "down"}
+
+
+def test_an_order_that_breaks_a_gate_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though it would be the fastest by far, and its design passes in the first order."""
+    us = {"a": 9.0, "a_columns": 5.0, "a_blocks": 1.0}
+    tuner, gate = told(monkeypatch, us, broken={"a_blocks"})
+    assert down_of(tuner) == {"a", "a_columns"}
+    assert gate.asked == [["a_columns"], ["a", "a_blocks"]]
+
+
+def test_of_a_design_whose_first_order_breaks_a_gate_none_is_timed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    us = {"a_columns": 5.0, "b_columns": 1.0}
+    tuner, gate = told(monkeypatch, us, broken={"b_columns"})
+    assert down_of(tuner) == {"a", "a_columns", "a_blocks"}
+    assert gate.asked == [["a_columns", "b_columns"], ["a", "a_blocks"]]
+
+
+def test_where_every_design_breaks_a_gate_the_layer_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tuner, _ = told(monkeypatch, {"a": 1.0}, broken={"a_columns"})
+    with pytest.raises(LaunchError, match=f"{DOWN}: no module that can be timed accepts"):
+        down_of(tuner)
+
+
+def test_other_orders_are_asked_of_the_best_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    us = {f"{name}_columns": 10.0 + index for index, name in enumerate("abcdef")}
+    tuner, gate = told(monkeypatch, us, broken=set())
+    assert len(down_of(tuner)) == 6 + 2 * trials.FINALISTS
+    assert gate.asked[1] == [f"{name}{end}" for name in "abcd" for end in ("", "_blocks")]
+
+
+def test_what_one_routing_timed_the_next_one_times_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Designs are compared that were timed under every routing. Under the second f is the best."""
+    us = {f"{name}_columns": 10.0 + index for index, name in enumerate("abcdef")}
+    tuner, _ = told(monkeypatch, us, broken=set())
+    [(_, first)] = list(tuner.measurements(SETUP))
+    before = {each.design for each in first if each.operation == "down"}
+    zipf = replace(SETUP, batches=(Batch(3, "zipf"),))
+
+    us["f_columns"] = 1.0
+    assert "f" not in before and "d" in before
+    assert down_of(tuner, zipf) == before - {"d", "d_blocks"} | {"f", "f_blocks"}
+    assert down_of(tuner, zipf, first) == before | {"f", "f_blocks"}
+
+    both = replace(SETUP, batches=(*SETUP.batches, *zipf.batches))
+    us["f_columns"] = 15.0
+    batches = tuner.measurements(both)
+    next(batches)
+    us["f_columns"] = 1.0
+    _, found = next(batches)
+    assert {e.design for e in found if e.operation == "down"} == before | {"f", "f_blocks"}
+
+
+def test_measurements_of_other_batches_bring_no_design(monkeypatch: pytest.MonkeyPatch) -> None:
+    us = {f"{name}_columns": 10.0 + index for index, name in enumerate("abcdef")}
+    tuner, _ = told(monkeypatch, us, broken=set())
+    [(_, found)] = list(tuner.measurements(SETUP))
+    one = replace(next(each for each in found if each.operation == "down"), design="f")
+    assert "f" in down_of(tuner, known=[one])
+    for change in ({"model": "m"}, {"layer": "l"}, {"operation": "up"}, {"rows": one.rows + 1}):
+        assert "f" not in down_of(tuner, known=[replace(one, **change)])
+
+
+@pytest.mark.parametrize(("rows", "order"), [(64, "columns"), (128, "blocks")])
+def test_short_row_tiles_go_along_columns_first_and_tall_ones_in_blocks(
+    rows: int, order: str
+) -> None:
+    both = [each for name in "ab" for each in in_every_order(a_gemm(rows), name)]
+    assert [each.design for each in first_orders(both)] == [f"a_{order}", f"b_{order}"]
+    there = [each for each in both if each.order != order or not each.design.startswith("b")]
+    assert [each.design for each in first_orders(there)] == [f"a_{order}", "b"]
+
+
+def test_tall_means_what_it_means_to_lowering() -> None:
+    assert tuner.TALL == lowering.TALL
