@@ -11,6 +11,9 @@ from generator.lower.exactness import NIBBLE_FACTOR
 from generator.lower.variant import Variant
 from generator.lower.warps import (
     PART_ROWS,
+    WEIGHT_ROWS,
+    is_pingpong,
+    left_rows,
     of_rows,
     ring_stages,
     rows_of_dot,
@@ -25,12 +28,21 @@ Context = dict[str, object]
 
 
 @dataclass(frozen=True, slots=True)
+class Half:
+    """A half of the weight rows that a group of warps multiplies."""
+
+    half: str
+    mark: str  # of names that each half has one of
+
+
+@dataclass(frozen=True, slots=True)
 class Part:
-    """A part of a tile's rows: what `_finish` is called with."""
+    """A part of a tile's rows: what `_leave` is called with."""
 
     arguments: str
     slice: str
-    offset: str
+    place: str  # in shared memory
+    full: bool  # whether it is the last that shared memory holds, and others follow
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +63,7 @@ class RingWalk:
     rows: str
     layout: str  # of integer sums
     scale_slice: str  # scales of those rows, of all
-    kind: str  # channel | groups | channel_blocks | pairs | blocks: which macro
+    kind: str  # channel | both_halves | groups | channel_blocks | pairs | blocks: which macro
     turns: str  # what the loop counts
     steps: int  # stages of one group
     all_steps: str  # stages of K
@@ -59,9 +71,9 @@ class RingWalk:
     stride_factor: str
     scales: str  # of a row
     sum_columns: str
-    halvings: int  # until sums are of PART_ROWS rows
+    splits: tuple[str, ...]  # of sums, until they are of PART_ROWS rows
     keeps: bool  # whether a sum in the making goes from one turn to the next
-    sums: str
+    halves: tuple[Half, ...]
     accumulators: tuple[str, ...]
     parts: tuple[Part, ...]
     sides: tuple[Side, ...]  # of nibbles
@@ -90,8 +102,11 @@ def specialized(variant: Variant, gemm: GemmContract) -> Context:
         Constant("LINE", design.block_k, "bytes of every row in a stage"),
         Constant("STAGES", ring_stages(variant), "of the ring"),
         Constant("STAGE_BYTES", stage_bytes(variant), "of a stage: weights and rows"),
-        Constant("PART_M", PART_ROWS, "rows whose results are stored at once"),
+        Constant("HALF_N", WEIGHT_ROWS // 2, "weight rows of half a tile"),
+        Constant("PART_M", PART_ROWS, "rows of a short tile, and of sums that are scaled at once"),
     ]
+    why = "of PART_M rows, whose results wait in shared memory"
+    constants.append(Constant("LEFT_PARTS", left_rows(variant) // PART_ROWS, why))
     if short:
         length = stage_bytes(of_rows(variant, PART_ROWS))
         why = "of a tile by PART_M rows or fewer"
@@ -113,9 +128,11 @@ def specialized(variant: Variant, gemm: GemmContract) -> Context:
         "runtime_arguments": "[" + ", ".join(f'"{name}"' for name in names) + "]",
         "contract_constants": contract,
         "design_constants": constants,
+        "pingpong": is_pingpong(variant),
         "walk": walk,
         "walks": walks,
         "short": short,
+        "twice": any(part.full for part in walk.parts),
         "wide": any(each.layout == "SUMS" for each in walks),
         "channel": not grouped,
         "tail": tail,
@@ -135,8 +152,6 @@ def specialized(variant: Variant, gemm: GemmContract) -> Context:
         "rounded": FORMATS[gemm.rounded].dtype,
         "output": gemm.output,
         "output_dtype": FORMATS[gemm.output].dtype,
-        "result_columns": 32 if gemm.gate else 64,
-        "result_lanes": "[8, 4]" if gemm.gate else "[4, 8]",
         "weights": FORMATS[gemm.weights].dtype,
         "packing": ", two int4 a byte, in planes" if planes else "",
         "row_bytes": "K // 2" if planes else "K",
@@ -169,21 +184,6 @@ def _walk(variant: Variant, gemm: GemmContract, *, short: bool) -> RingWalk:
     sum_rows = rows_of_dot(variant)
     by_halves = sum_rows < design.block_m
     steps = stages_of_group(variant)
-    halvings = (sum_rows // PART_ROWS).bit_length() - 1
-    sums = "total" if channel else "acc"
-    names: tuple[str, ...] = (sums,)
-    if by_halves:
-        names = ("left", "right")
-    elif halvings:
-        names = tuple(f"part{i}" for i in range(1 << halvings))
-    parts = tuple(
-        Part(
-            f"{name}, w_scale" if channel else name,
-            f".slice({PART_ROWS * index}, {PART_ROWS})" if len(names) > 1 else "",
-            f" + {PART_ROWS * index}" if index else "",
-        )
-        for index, name in enumerate(names)
-    )
     rows = "PART_M" if short else "BLOCK_M"
     sides: tuple[Side, ...] = (Side("total", "acc", f"0, {rows}"),)
     if by_halves:
@@ -194,6 +194,7 @@ def _walk(variant: Variant, gemm: GemmContract, *, short: bool) -> RingWalk:
     scales = "1" if channel else f"2 * {turns}" if variant.walk.groups == 2 else turns
     if tail:
         scales = f"({turns} + gl.minimum(rest, 1))"
+    splits, parts = _parts(variant, channel=channel)
     return RingWalk(
         function="_short_tile" if short else "_tile",
         what="PART_M rows or fewer" if short else "BLOCK_M rows",
@@ -208,9 +209,9 @@ def _walk(variant: Variant, gemm: GemmContract, *, short: bool) -> RingWalk:
         stride_factor=f"({stride})" if " " in stride else stride,
         scales=scales,
         sum_columns="PART_M" if by_halves else rows,
-        halvings=halvings,
+        splits=splits,
         keeps=channel or steps > 1,
-        sums=sums,
+        halves=(Half("0", "0"), Half("1", "1")) if is_pingpong(variant) else (Half("half", ""),),
         accumulators=() if channel else tuple(side.acc for side in sides),
         parts=parts,
         sides=sides,
@@ -218,9 +219,53 @@ def _walk(variant: Variant, gemm: GemmContract, *, short: bool) -> RingWalk:
     )
 
 
+def _parts(variant: Variant, *, channel: bool) -> tuple[tuple[str, ...], tuple[Part, ...]]:
+    """How sums are split into those of PART_ROWS rows, and these in the order of rows."""
+    design = variant.design
+    assert design.block_m is not None
+    if is_pingpong(variant):
+        sums = {"top": ", w_scale0", "bottom": ", w_scale1"}
+    elif rows_of_dot(variant) < design.block_m:
+        return (), (
+            Part("left", ".slice(0, PART_M)", "LEFT_PARTS * half", False),
+            Part("right", ".slice(PART_M, PART_M)", "LEFT_PARTS * half + 1", False),
+        )
+    else:
+        sums = {"total": ", w_scale"} if channel else {"acc": ""}
+    splits = []
+    by_rows: list[list[str]] = [[] for _ in range(design.block_m // PART_ROWS)]
+    for name, scale in sums.items():
+        names = [name]
+        while len(names) < len(by_rows):
+            last = 2 * len(names) == len(by_rows)
+            halved = [f"{each}{end}" for each in names for end in "01"]
+            for index, each in enumerate(names):
+                both = ", ".join(halved[2 * index : 2 * index + 2])
+                splits.append(f"{both} = _halves({each}, {'PART' if last else 'SUMS'})")
+            names = halved
+        for own, each in zip(by_rows, names, strict=True):
+            own.append(f"{each}{scale}")
+    held = left_rows(variant) // PART_ROWS
+    parts = []
+    for index, own in enumerate(by_rows):
+        start = "PART_M" if index == 1 else f"{index} * PART_M" if index else "0"
+        piece = f".slice({start}, PART_M)" if len(by_rows) > 1 else ""
+        for half, arguments in enumerate(own):
+            place = (
+                f"own + {2 * index + half}"
+                if len(own) > 1
+                else (f"LEFT_PARTS * half + {index % held}")
+            )
+            full = index % held == held - 1 and index + 1 < len(by_rows)
+            parts.append(Part(arguments, piece, place.removesuffix(" + 0"), full))
+    return tuple(splits), tuple(parts)
+
+
 def _kind(variant: Variant) -> str:
     assert variant.gemm is not None
     if variant.gemm.group_k is None:
+        if is_pingpong(variant):
+            return "both_halves"
         return "channel_blocks" if variant.planes else "channel"
     if not variant.planes:
         return "groups"

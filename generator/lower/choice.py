@@ -66,7 +66,9 @@ def problem(text: str) -> Problem:
 
 @dataclass(frozen=True, slots=True)
 class CostFacts:
-    """Modelled microseconds: launch and serial add up, of the others the greatest counts."""
+    """Modelled microseconds. Launch and serial add up, and beside them what the others come to: the
+    root of the sum of their squares (`generator/lower/cost.py`).
+    """
 
     total_us: float
     most: str  # the greatest term
@@ -75,7 +77,7 @@ class CostFacts:
     cache_us: float
     math_us: float  # dots and what converts their operands
     chain_us: float  # loads that wait for one another
-    serial_us: float  # what nothing hides: scaling group sums; with one stage also loads or dots
+    serial_us: float  # what nothing hides: scaling group sums
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,14 +244,13 @@ def _accepting(
 def _cost(variant: Variant, shape: Shape) -> CostFacts:
     found, launch = cost(variant, shape), variant.target.cost.launch_us
     math = found.math_us + found.convert_us
-    busy = max(found.memory_us, found.cache_us, math, found.chain_us)
     terms = {
         "launch": launch,
         "memory": found.memory_us,
         "cache": found.cache_us,
         "math": math,
         "chain": found.chain_us,
-        "serial": max(0.0, found.total_us - launch - busy),
+        "serial": found.serial_us,
     }
     most = max(terms, key=lambda term: terms[term])
     micro = {f"{term}_us": round(value, 3) for term, value in terms.items()}

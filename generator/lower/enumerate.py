@@ -86,10 +86,10 @@ def specialized(listed: GemmSpace, target: Target) -> tuple[Design, ...]:
             operands="weights_first",
             order=target.orders[0],
             gates="joined" if gated else None,
-            roles="specialized",
+            roles=roles,
         )
-        for block_m, stages, unpack, line, tail in product(
-            space.block_m, space.stages, unpacks, LINES, listed.tail
+        for roles, block_m, stages, unpack, line, tail in product(
+            space.roles, space.block_m, space.stages, unpacks, LINES, listed.tail
         )
     )
 

@@ -16,6 +16,8 @@ from generator.lower.warps import (
     LINES,
     PART_ROWS,
     STRAIGHT_STAGES,
+    WEIGHT_ROWS,
+    is_pingpong,
     longest_line,
     run_bytes,
     stages_of_group,
@@ -154,6 +156,12 @@ def _specialized_walk(variant: Variant) -> str | None:
         return None
     if gemm.requantizes:
         return "rows come by TMA, and are not quantized on their way; use warps that are alike"
+    if is_pingpong(variant) and (variant.planes or gemm.group_k is not None):
+        others = "nibbles" if variant.planes else "sums of a group"
+        return (
+            f"sums of {WEIGHT_ROWS} weight rows by {variant.design.block_m} rows leave four warps"
+            f" no room for {others}; use roles specialized"
+        )
     if variant.planes and (variant.design.block_m or 0) > 2 * PART_ROWS:
         most = 2 * PART_ROWS
         return f"{variant.design.block_m} rows that meet nibbles > {most}; use block_m {most}"

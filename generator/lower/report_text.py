@@ -27,7 +27,7 @@ TERMS = {
     "cache": "the cache",
     "math": "dots and conversions",
     "chain": "waiting for loads",
-    "serial": "what nothing hides: scaling group sums, or all of a single stage",
+    "serial": "what nothing hides: scaling group sums",
 }
 
 

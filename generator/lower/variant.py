@@ -64,7 +64,7 @@ class Design:
             {"fp16_exact": "fp16", "rank1": "rank1"}.get(self.dot or "", ""),
             self.unpack if self.unpack not in (None, "none") else "",
             "tail" if self.tail == "any" else "",
-            *(("specialized",) if self.specialized else self._schedule),
+            *((self.roles,) if self.roles is not None else self._schedule),
             "whole" if self.row == "whole" else "",
         )
         return "_".join([tile, f"w{self.warps}s{self.stages}", *(each for each in traits if each)])
@@ -81,7 +81,7 @@ class Design:
     @property
     def specialized(self) -> bool:
         """Whether warps have roles of their own: see `warps.py`."""
-        return self.roles == "specialized"
+        return self.roles is not None
 
     @property
     def swapped(self) -> bool:

@@ -1,4 +1,5 @@
-"""Designs whose warps have roles: one loads a ring of stages, two groups of four multiply.
+"""Designs whose warps have roles: one loads a ring of stages, two groups of four multiply, half of
+the weight rows of every tile each, or all of every other tile.
 
 The matrix instruction of such a group takes 64 rows of weights, its first operand; a stage holds a
 line of every row, at most what one copy by TMA takes from it.
@@ -18,7 +19,8 @@ MULTIPLYING = 8  # warps
 LOADING = 4  # warps whose registers a program takes; one of them has something to do
 WEIGHT_ROWS = 128  # of a tile
 LINES = (128, 64, 32)  # bytes of every row in a stage: what shared memory is swizzled by
-PART_ROWS = 64  # rows whose results are stored at once
+PART_ROWS = 64  # rows of a short tile, and of sums that are scaled at once
+LEFT_ROWS = 128  # rows, at most, whose results wait in shared memory
 STRAIGHT_STAGES = 16  # of a group, in straight code
 THREAD_REGISTERS = 240  # of a thread that multiplies, where one that loads has 24
 
@@ -28,6 +30,11 @@ def takes_short_tiles(variant: Variant) -> bool:
     any number of rows.
     """
     return (variant.design.block_m or 0) > PART_ROWS
+
+
+def is_pingpong(variant: Variant) -> bool:
+    """Whether groups of warps take tiles by turns: one multiplies, the other finishes."""
+    return variant.design.roles == "pingpong"
 
 
 def of_rows(variant: Variant, block_m: int) -> Variant:
@@ -91,6 +98,8 @@ def held_registers(variant: Variant) -> int:
     or of nibbles in pairs of groups up to three halves, and of longer groups one of each half.
     """
     sums = variant.result_registers
+    if is_pingpong(variant):  # of all weight rows
+        return 2 * sums
     if variant.gemm is None or variant.gemm.group_k is None:
         return sums
     if not variant.planes:
@@ -108,10 +117,16 @@ def operand_registers(variant: Variant) -> int:
     return 2 * LINES[0] * WEIGHT_ROWS // (4 * threads)
 
 
+def left_rows(variant: Variant) -> int:
+    """Rows whose results wait in shared memory until they are finished."""
+    return min(variant.design.block_m or 0, LEFT_ROWS)
+
+
 def ring_bytes(variant: Variant) -> int:
     """Shared memory of the ring, and beside it: scales of rows for either group of warps, and
-    results while their layout changes.
+    results, of 16 bits.
     """
     assert variant.design.block_m is not None
     scales = 2 * variant.design.block_m * 4
-    return ring_stages(variant) * stage_bytes(variant) + scales + PART_ROWS * WEIGHT_ROWS // 2
+    results = left_rows(variant) * WEIGHT_ROWS * 2 * (2 if is_pingpong(variant) else 1)
+    return ring_stages(variant) * stage_bytes(variant) + scales + results

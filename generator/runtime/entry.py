@@ -42,7 +42,7 @@ class Entry:
     operands: str | None  # of a GEMM's dots, left to right: rows_first | weights_first
     gates: str | None  # of an up GEMM's weight tiles: apart | joined
     order: str | None  # of a GEMM's programs: tiles | columns | blocks
-    roles: str | None  # of a GEMM's warps: alike | specialized
+    roles: str | None  # of a GEMM's warps: specialized | pingpong; None: they are alike
     programs: int | None  # that share all tiles of a launch; None: a program has one tile
     requires: tuple[Condition, ...]
     counts: tuple[Count, ...]
@@ -55,7 +55,7 @@ class Entry:
     @property
     def needs_gpu(self) -> bool:
         """Whether the CPU interpreter cannot run the module: it has inline PTX or is Gluon."""
-        return self.unpack == "ptx" or self.roles == "specialized"
+        return self.unpack == "ptx" or self.roles is not None
 
     @property
     def rows_per_program(self) -> int:

@@ -80,18 +80,19 @@ def test_fusion_changes_no_float_operation(tmp_path: Path, contract: str, target
 
 # What the warps with roles of a module do, with every walk: of one scale, of groups, of nibbles.
 SPECIALIZED = {
-    "up_w8gn_a8_swiglu_bf16_v1": SILU,
-    "up_w4g128_a8_swiglu_bf16_v1": SILU,
-    "down_w8g128_a8_bf16_v1": {"fma.rn.f32", "mul.rn.f32"},
+    ("up_w8gn_a8_swiglu_bf16_v1", "specialized"): SILU,
+    ("up_w8gn_a8_swiglu_bf16_v1", "pingpong"): SILU,
+    ("up_w4g128_a8_swiglu_bf16_v1", "specialized"): SILU,
+    ("down_w8g128_a8_bf16_v1", "specialized"): {"fma.rn.f32", "mul.rn.f32"},
 }
 
 
-@pytest.mark.parametrize("contract", SPECIALIZED)
-def test_fusion_changes_no_float_operation_of_warps_with_roles(contract: str) -> None:
-    [path, *_] = sorted((ROOT / "generated").glob(f"*/{contract}/sm_90/*_specialized*.py"))
+@pytest.mark.parametrize(("contract", "roles"), SPECIALIZED)
+def test_fusion_changes_no_float_operation_of_warps_with_roles(contract: str, roles: str) -> None:
+    [path, *_] = sorted((ROOT / "generated").glob(f"*/{contract}/sm_90/*_{roles}*.py"))
     fused, plain = float_operations(path, f"{contract}_sm_90_{path.stem}")
     assert unpinned(fused) == unpinned(plain)
-    assert {name.replace("sub.rn", "add.rn") for name in plain} == SPECIALIZED[contract]
+    assert {name.replace("sub.rn", "add.rn") for name in plain} == SPECIALIZED[contract, roles]
 
 
 def test_count_sees_a_contraction(tmp_path: Path) -> None:

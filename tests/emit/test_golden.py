@@ -95,6 +95,21 @@ CASES = {
         "sm_90",
         gemm(256, 64, 128, 8, 4, gates="joined", order="blocks", **SPECIALIZED),
     ),
+    "up_specialized_pingpong": (
+        "up_w8gn_a8_swiglu_bf16_v1",
+        "sm_90",
+        gemm(
+            *(128, 64, 128, 8, 4),
+            gates="joined",
+            order="columns",
+            **(SPECIALIZED | {"roles": "pingpong"}),
+        ),
+    ),
+    "down_specialized_pingpong": (
+        "down_w8gn_a8_bf16_v1",
+        "sm_90",
+        gemm(64, 128, 128, 8, 6, **(SPECIALIZED | {"roles": "pingpong"})),
+    ),
     "up_specialized_amax_pairs": (
         "up_w4g128_a8_swiglu_bf16_amax_v1",
         "sm_90",

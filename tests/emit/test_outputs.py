@@ -70,7 +70,8 @@ class Module:
     @property
     def language(self) -> str:
         """`gluon` where warps have roles."""
-        return "gluon" if "_specialized" in self.path else "triton"
+        roles = ("_specialized", "_pingpong")
+        return "gluon" if any(each in self.path for each in roles) else "triton"
 
     @property
     def names(self) -> tuple[str, str, str]:

@@ -414,7 +414,7 @@ def test_where_a_bands_own_tile_is_not_kept_the_cheapest_goes_first() -> None:
     source = SOURCES[0]
     plan = lower(SPEC, contract("down", 128), changed(TARGET, row_tiles=(16, 128)), (source,))
     tiles = set()
-    for rows in (17, 70):
+    for rows in (17, 100):
         band = Band(rows, rows, 64)
         ranked = in_order(plan.kept, (source,), band)
         costs = [cost(each, source.at(rows)).total_us for each in ranked]

@@ -142,6 +142,13 @@ CASES = (
         gemm("down", group=192, k=64, operands="weights_first", roles="specialized"),
     ),
     Case(
+        "specialized_walk",
+        gemm("down", 128, m=64, k=128, stages=1, operands="weights_first", roles="pingpong"),
+        "sums of 128 weight rows by 64 rows leave four warps no room for sums of a group;"
+        " use roles specialized",
+        gemm("down", m=64, k=128, stages=1, operands="weights_first", roles="pingpong"),
+    ),
+    Case(
         "dot_minimum",
         gemm(group=128, k=16),
         "a dot of K = 16 < 32; use block_k 32 or more",

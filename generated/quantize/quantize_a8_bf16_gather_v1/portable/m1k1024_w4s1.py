@@ -50,7 +50,8 @@ def quantize_a8_bf16_gather_v1_portable_m1k1024_w4s1(
     expert = tl.load(row_expert_ptr + row, mask=row < rows, other=-1)
     owned = expert >= 0
     k = tl.arange(0, BLOCK_K)
-    token = tl.load(row_slot_ptr + row, mask=owned, other=0) // top_k
+    # Every row has a slot, so this load need not wait for the one above.
+    token = tl.load(row_slot_ptr + row, mask=row < rows, other=0) // top_k
     x_ptrs = x_ptr + token.to(tl.int64)[:, None] * K + k
     inv_smooth_ptrs = inv_smooth_ptr + expert.to(tl.int64)[:, None] * K + k
     code_ptrs = code_ptr + row.to(tl.int64)[:, None] * K + k

@@ -97,7 +97,7 @@ def up_w4g128_a8_swiglu_bf16_amax_v1_portable_m32n32k64_w8s6_shift_tail_wide(
     rows = tl.load(tile_start_ptr + tile) + tl.arange(0, BLOCK_M)
     row_ok = rows < tl.load(tile_end_ptr + tile)
     cols = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
-    if expert < 0:  # asked late, so that the loads before it wait together
+    if expert < 0:  # asked after the loads, so that these are in flight together
         return
     k64 = tl.arange(0, 64)
     k32 = tl.arange(0, 32)

@@ -106,7 +106,7 @@ def up_w4g128_a8_swiglu_bf16_v1_sm_90_m32n32k128_w4s3_ptx_swap_joined_columns(
     rows = tl.load(tile_start_ptr + tile) + tl.arange(0, BLOCK_M)
     row_ok = rows < tl.load(tile_end_ptr + tile)
     cols = column * BLOCK_N + tl.arange(0, BLOCK_N)
-    if expert < 0:  # asked late, so that the loads before it wait together
+    if expert < 0:  # asked after the loads, so that these are in flight together
         return
     x_scale = tl.load(x_scale_ptr + rows, mask=row_ok, other=0.0)
     k128 = tl.arange(0, 128)

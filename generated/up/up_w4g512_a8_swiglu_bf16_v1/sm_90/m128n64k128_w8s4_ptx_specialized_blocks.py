@@ -30,21 +30,26 @@ BLOCK_N = gl.constexpr(64)  # columns of a tile
 LINE = gl.constexpr(128)  # bytes of every row in a stage
 STAGES = gl.constexpr(4)  # of the ring
 STAGE_BYTES = gl.constexpr(49152)  # of a stage: weights and rows
-PART_M = gl.constexpr(64)  # rows whose results are stored at once
+HALF_N = gl.constexpr(64)  # weight rows of half a tile
+PART_M = gl.constexpr(64)  # rows of a short tile, and of sums that are scaled at once
+LEFT_PARTS = gl.constexpr(2)  # of PART_M rows, whose results wait in shared memory
 SHORT_STAGE_BYTES = gl.constexpr(32768)  # of a tile by PART_M rows or fewer
 TILE_BLOCK = gl.constexpr(8)  # row tiles that take turns at the same columns
 NIBBLE = gl.constexpr(0.0625)  # weights are multiplied 16 times too large
 GROUP_STAGES = gl.constexpr(2)  # of a group
 
 # Layouts of registers, and of tiles in shared memory.
+# One wgmma of four warps takes 64 weight rows, 16 a warp; rows are its columns.
 PART = gl.constexpr(gl.NVMMADistributedLayout([3, 0], [4, 1], [16, PART_M, 32]))
+READ = gl.constexpr(gl.BlockedLayout([1, 16], [8, 4], [4, 1], [1, 0]))
 RESULT = gl.constexpr(gl.BlockedLayout([1, 8], [8, 4], [4, 1], [1, 0]))
 ROWS = gl.constexpr(gl.BlockedLayout([1], [32], [4], [0]))
 X_TILE = gl.constexpr(gl.NVMMASharedLayout(LINE, 8, 2))
 W_TILE = gl.constexpr(gl.NVMMASharedLayout(LINE, 8, 5))
 X_SCALES = gl.constexpr(gl.SwizzledSharedLayout(1, 1, 1, [0]))
+PARTS = gl.constexpr(gl.NVMMASharedLayout(128, 16, 2))
 
-# Its name from Triton 3.9 on, and before.
+# A copy by TMA: `async_load` from Triton 3.9 on, `async_copy_global_to_shared` before.
 _fetch = getattr(tma, "async_load", None) or tma.async_copy_global_to_shared
 
 
@@ -110,7 +115,7 @@ def _silu(g):
 
 @gluon.jit
 def _place(number, tiles, n_tiles):
-    """The row tile and the tile of columns that are multiplied as number so and so."""
+    """The row tile and the tile of columns of a piece of work."""
     # TILE_BLOCK row tiles take each tile of columns in turn, so that the L2 cache serves both.
     first = number // (TILE_BLOCK * n_tiles) * TILE_BLOCK
     block = gl.minimum(tiles - first, TILE_BLOCK)
@@ -162,8 +167,16 @@ def _load(x_map, x_short_map, w_map, x_ring, w_ring, full, empty, places, steps)
 
 @gluon.jit
 def _weights(w_ring, stage, half: gl.constexpr):
-    """The weight rows of one group of warps."""
-    return w_ring.index(stage).reshape([128, LINE]).slice(64 * half, 64)
+    """Either half of the weight rows of a stage."""
+    return w_ring.index(stage).reshape([2 * HALF_N, LINE]).slice(HALF_N * half, HALF_N)
+
+
+@gluon.jit
+def _columns(half: gl.constexpr, N, layout: gl.constexpr):
+    """The weight rows of half a tile, as they lie in memory."""
+    lanes = gl.arange(0, HALF_N, gl.SliceLayout(1, layout))
+    # Eight gate rows, then the up rows of the same columns: one thread has both sums of an output.
+    return BLOCK_N // 2 * half + lanes // 16 * 8 + lanes % 8 + lanes // 8 % 2 * N
 
 
 @gluon.jit
@@ -180,34 +193,45 @@ def _promote(total, scale, acc):
 
 
 @gluon.jit
-def _finish(acc, x_scale, first, end, a_ptr, col, N):
-    """Scale and gate the sums of PART_M rows, and store those before `end`."""
+def _leave(acc, x_scale, part):
+    """Scale the sums of PART_M rows, and leave them in shared memory, row by row."""
     y = (acc * x_scale.load(gl.SliceLayout(0, PART))[None, :]).to(gl.bfloat16)
-    gate, up = gl.split(y.reshape([4, 2, 8, PART_M]).permute([0, 2, 3, 1]))
-    a = _silu(gate.to(gl.float32)) * up.to(gl.float32)
-    y = a.to(gl.bfloat16).reshape([32, PART_M])
-    y = gl.convert_layout(y.permute([1, 0]), RESULT)
-    out_rows = first + gl.arange(0, PART_M, gl.SliceLayout(1, RESULT))
-    out_cols = col + gl.arange(0, 32, gl.SliceLayout(0, RESULT))
-    ptrs = a_ptr + out_rows[:, None].to(gl.int64) * N + out_cols[None, :]
-    gl.store(ptrs, y, mask=(out_rows < end)[:, None])
+    part.store(y.permute([1, 0]))
 
 
 @gluon.jit
-def _tile(given, half: gl.constexpr, expert, column, first, end, stage, phase):
+def _finish(parts, half: gl.constexpr, pointers, work, N):
+    """Gate and store what was left of the rows before `end`."""
+    _, column, first, end = work
+    _, _, a_ptr = pointers
+    count = (gl.minimum(end - first, LEFT_PARTS * PART_M) + PART_M - 1) // PART_M
+    for part in range(count):
+        y = parts.index(LEFT_PARTS * half + part).load(READ)
+        gate, up = gl.split(y.reshape([PART_M, BLOCK_N // 16, 2, 8]).permute([0, 1, 3, 2]))
+        a = _silu(gate.to(gl.float32)) * up.to(gl.float32)
+        y = a.to(gl.bfloat16).reshape([PART_M, BLOCK_N // 2])
+        y = gl.convert_layout(y, RESULT, assert_trivial=True)
+        rows = first + part * PART_M + gl.arange(0, PART_M, gl.SliceLayout(1, RESULT))
+        col = column * BLOCK_N + BLOCK_N // 2 * half
+        cols = col + gl.arange(0, BLOCK_N // 2, gl.SliceLayout(0, RESULT))
+        ptrs = a_ptr + rows[:, None].to(gl.int64) * N + cols[None, :]
+        gl.store(ptrs, y, mask=(rows < end)[:, None])
+
+
+@gluon.jit
+def _tile(shared, pointers, counts, half: gl.constexpr, work, stage, phase):
     """Half of the weight rows of a tile by BLOCK_M rows."""
-    x_ring, w_ring, x_scales, full, empty, x_scale_ptr, w_scale_ptr, a_ptr = given[:8]
-    n_tiles, groups = given[8:10]
+    x_ring, w_ring, x_scales, parts, full, empty = shared
+    x_scale_ptr, w_scale_ptr = pointers[:2]
+    n_tiles, groups = counts
+    expert, column, first, end = work
     N = n_tiles * BLOCK_N
-    lanes = gl.arange(0, 64, gl.SliceLayout(1, PART))
-    # Eight gate rows, then the up rows of the same columns: one thread has both sums of an output.
-    w_rows = 32 * half + lanes // 16 * 8 + lanes % 8 + lanes // 8 % 2 * N
-    zero = gl.zeros([64, PART_M], gl.int32, PART)
+    zero = gl.zeros([HALF_N, PART_M], gl.int32, PART)
     scales = w_scale_ptr + expert.to(gl.int64) * (groups * (2 * N))
     scales += column * BLOCK_N
-    at = w_rows
-    left = gl.zeros([64, PART_M], gl.float32, PART)
-    right = gl.zeros([64, PART_M], gl.float32, PART)
+    at = _columns(half, N, PART)
+    left = gl.zeros([HALF_N, PART_M], gl.float32, PART)
+    right = gl.zeros([HALF_N, PART_M], gl.float32, PART)
     for _ in range(groups):
         # One group: both planes of every stage add to one sum of each half of the rows.
         scale = gl.load(scales + at).to(gl.float32) * NIBBLE
@@ -240,29 +264,27 @@ def _tile(given, half: gl.constexpr, expert, column, first, end, stage, phase):
         mbarrier.arrive(empty.index(last), count=1)
         right = _promote(right_sum, scale, right)
 
-    col = column * BLOCK_N + 32 * half
     rows = first + gl.arange(0, BLOCK_M, ROWS)
     x_scale = x_scales.index(half)
     x_scale.store(gl.load(x_scale_ptr + rows, mask=rows < end, other=0.0))
-    _finish(left, x_scale.slice(0, 64), first, end, a_ptr, col, N)
-    _finish(right, x_scale.slice(64, 64), first + 64, end, a_ptr, col, N)
+    _leave(left, x_scale.slice(0, PART_M), parts.index(LEFT_PARTS * half))
+    _leave(right, x_scale.slice(PART_M, PART_M), parts.index(LEFT_PARTS * half + 1))
     return stage, phase
 
 
 @gluon.jit
-def _short_tile(given, half: gl.constexpr, expert, column, first, end, stage, phase):
+def _short_tile(shared, pointers, counts, half: gl.constexpr, work, stage, phase):
     """Half of the weight rows of a tile by PART_M rows or fewer."""
-    x_ring, w_ring, x_scales, full, empty, x_scale_ptr, w_scale_ptr, a_ptr = given[:8]
-    n_tiles, groups = given[8:10]
+    x_ring, w_ring, x_scales, parts, full, empty = shared
+    x_scale_ptr, w_scale_ptr = pointers[:2]
+    n_tiles, groups = counts
+    expert, column, first, end = work
     N = n_tiles * BLOCK_N
-    lanes = gl.arange(0, 64, gl.SliceLayout(1, PART))
-    # Eight gate rows, then the up rows of the same columns: one thread has both sums of an output.
-    w_rows = 32 * half + lanes // 16 * 8 + lanes % 8 + lanes // 8 % 2 * N
-    zero = gl.zeros([64, PART_M], gl.int32, PART)
+    zero = gl.zeros([HALF_N, PART_M], gl.int32, PART)
     scales = w_scale_ptr + expert.to(gl.int64) * (groups * (2 * N))
     scales += column * BLOCK_N
-    at = w_rows
-    acc = gl.zeros([64, PART_M], gl.float32, PART)
+    at = _columns(half, N, PART)
+    acc = gl.zeros([HALF_N, PART_M], gl.float32, PART)
     for _ in range(groups):
         # One group: both planes of every stage add to one sum.
         scale = gl.load(scales + at).to(gl.float32) * NIBBLE
@@ -288,18 +310,19 @@ def _short_tile(given, half: gl.constexpr, expert, column, first, end, stage, ph
         mbarrier.arrive(empty.index(last), count=1)
         acc = _promote(total, scale, acc)
 
-    col = column * BLOCK_N + 32 * half
     rows = first + gl.arange(0, PART_M, ROWS)
     x_scale = x_scales.index(half).slice(0, PART_M)
     x_scale.store(gl.load(x_scale_ptr + rows, mask=rows < end, other=0.0))
-    _finish(acc, x_scale, first, end, a_ptr, col, N)
+    _leave(acc, x_scale, parts.index(LEFT_PARTS * half))
     return stage, phase
 
 
 @gluon.jit
-def _multiply(given, places, half: gl.constexpr):
-    """Four warps: the sums of half of the weight rows of every tile."""
+def _multiply(shared, pointers, counts, places, half: gl.constexpr):
+    """Four warps: half of the weight rows of every tile."""
     tile_expert_ptr, tile_start_ptr, tile_end_ptr, tiles, n_tiles = places
+    N = n_tiles * BLOCK_N
+    parts = shared[3]
     stage = 0
     phase = 0
     for number in range(gl.program_id(0), tiles * n_tiles, gl.num_programs(0)):
@@ -308,10 +331,12 @@ def _multiply(given, places, half: gl.constexpr):
         first = gl.load(tile_start_ptr + tile)
         end = gl.load(tile_end_ptr + tile)
         if expert >= 0:
+            work = (expert, column, first, end)
             if end - first > PART_M:
-                stage, phase = _tile(given, half, expert, column, first, end, stage, phase)
+                stage, phase = _tile(shared, pointers, counts, half, work, stage, phase)
             else:
-                stage, phase = _short_tile(given, half, expert, column, first, end, stage, phase)
+                stage, phase = _short_tile(shared, pointers, counts, half, work, stage, phase)
+            _finish(parts, half, pointers, work, N)
 
 
 @gluon.jit(do_not_specialize=["rows", "experts", "n_tiles", "groups", "tiles"])
@@ -335,34 +360,26 @@ def up_w4g512_a8_swiglu_bf16_v1_sm_90_m128n64k128_w8s4_ptx_specialized_blocks(
     row_bytes = K // 2
     x_map = tma.make_tensor_descriptor(x_ptr, [rows, K], [K, 1], [BLOCK_M, LINE], X_TILE)
     x_short_map = tma.make_tensor_descriptor(x_ptr, [rows, K], [K, 1], [PART_M, LINE], X_TILE)
-    one = (2 * N).to(gl.int64) * row_bytes  # bytes of an expert
+    expert_bytes = (2 * N).to(gl.int64) * row_bytes
     w_map = tma.make_tensor_descriptor(
         w_ptr,
         [experts, N // 8, 2, 8, row_bytes],
-        [one, 8 * row_bytes, N * row_bytes, row_bytes, 1],
+        [expert_bytes, 8 * row_bytes, N * row_bytes, row_bytes, 1],
         [1, BLOCK_N // 8, 2, 8, LINE],
         W_TILE,
     )
     w_ring = gl.allocate_shared_memory(gl.int8, [STAGES, 1, BLOCK_N // 8, 2, 8, LINE], W_TILE)
     x_ring = gl.allocate_shared_memory(gl.int8, [2 * STAGES, BLOCK_M, LINE], X_TILE)
     x_scales = gl.allocate_shared_memory(gl.float32, [2, BLOCK_M], X_SCALES)
+    parts = gl.allocate_shared_memory(gl.bfloat16, [2 * LEFT_PARTS, PART_M, HALF_N], PARTS)
     full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     for stage in gl.static_range(STAGES):
         mbarrier.init(full.index(stage), count=1)
         mbarrier.init(empty.index(stage), count=2)  # both halves give a stage back
-    given = (
-        x_ring,
-        w_ring,
-        x_scales,
-        full,
-        empty,
-        x_scale_ptr,
-        w_scale_ptr,
-        a_ptr,
-        n_tiles,
-        groups,
-    )
+    shared = (x_ring, w_ring, x_scales, parts, full, empty)
+    pointers = (x_scale_ptr, w_scale_ptr, a_ptr)
+    counts = (n_tiles, groups)
     places = (tile_expert_ptr, tile_start_ptr, tile_end_ptr, tiles, n_tiles)
     load = (
         x_map,
@@ -376,7 +393,11 @@ def up_w4g512_a8_swiglu_bf16_v1_sm_90_m128n64k128_w8s4_ptx_specialized_blocks(
         groups * GROUP_STAGES,
     )
     gl.warp_specialize(
-        [(_multiply, (given, places, 0)), (_multiply, (given, places, 1)), (_load, load)],
+        [
+            (_multiply, (shared, pointers, counts, places, 0)),
+            (_multiply, (shared, pointers, counts, places, 1)),
+            (_load, load),
+        ],
         [4, 1],  # warps after the first four
         [240, 24],  # registers of their threads; the first four have what is left
     )

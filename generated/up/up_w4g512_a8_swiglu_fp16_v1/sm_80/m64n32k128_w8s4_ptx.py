@@ -103,7 +103,7 @@ def up_w4g512_a8_swiglu_fp16_v1_sm_80_m64n32k128_w8s4_ptx(
     rows = tl.load(tile_start_ptr + tile) + tl.arange(0, BLOCK_M)
     row_ok = rows < tl.load(tile_end_ptr + tile)
     cols = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
-    if expert < 0:  # asked late, so that the loads before it wait together
+    if expert < 0:  # asked after the loads, so that these are in flight together
         return
     k128 = tl.arange(0, 128)
     x_ptrs = x_ptr + rows[:, None] * K
