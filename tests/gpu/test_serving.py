@@ -100,14 +100,12 @@ def test_a_batch_may_be_first_met_in_a_capture(layer: Layer, manifest: Manifest)
     assert all(torch.equal(out, want) for out in outs)
 
 
-@pytest.mark.skipif(
-    torch.cuda.device_count() < 2,
-    reason="moves a layer to a second GPU, and this machine has fewer than two",
-)
 def test_every_device_has_launches_of_its_own(layer: Layer, manifest: Manifest) -> None:
-    """The current device is another than the tensors'."""
+    """A layer moved to the last GPU: where there are several, the current device is another than
+    its tensors'; where there is one, the copy's launches stand beside the layer's own.
+    """
     packed, batch, call = layer
-    want, other = call(), torch.device("cuda:1")
+    want, other = call(), torch.device("cuda", torch.cuda.device_count() - 1)
     there = packed.to(other)
     moved = [each.to(other) for each in (batch.hidden, batch.ids, batch.weights)]
     for _ in range(2):

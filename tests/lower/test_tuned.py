@@ -115,6 +115,9 @@ def test_what_was_timed_far_away_is_no_choice(shipped: Manifest) -> None:
         (each for each in own if len(each.buckets) == 1), key=lambda each: each.buckets[0].rows
     )
     [bucket] = shape.buckets
+    one = select(Problem(DOWN, 1, shape.n, shape.k, shape.experts, TARGETS), shipped)
+    assert one.entry.design == bucket.design  # few rows an expert, as were timed
+    assert one.why.startswith(f"fastest at {bucket.rows} rows, the nearest measured, on")
     for rows in (bucket.rows * 40, bucket.rows * 400):
         asked = Problem(DOWN, rows, shape.n, shape.k, shape.experts, TARGETS)
         choice = select(asked, shipped)
