@@ -34,12 +34,19 @@ class Figures:
     matrix: Mapping[str, int]  # matrix instructions by family, tile and operand types
     loads: Mapping[str, int]  # loads of device memory into registers, by bytes of one lane
     copies: Mapping[str, int]  # asynchronous copies into shared memory, by bytes of one lane
+    unset: int  # registers that are read though nothing set them, as far as it is looked for
+
+    @property
+    def faulty(self) -> bool:
+        """Whether it must not ship, whatever its target holds."""
+        return self.stack > 0 or self.unset > 0
 
     def __str__(self) -> str:
         beside = f" + {self.accumulators}" if self.accumulators else ""
+        unset = f", {self.unset} read and never set" if self.unset else ""
         return (
             f"{self.registers}{beside} registers, {self.stack} bytes of stack,"
-            f" {self.shared} of shared memory, {self.code} of code"
+            f" {self.shared} of shared memory, {self.code} of code{unset}"
         )
 
 

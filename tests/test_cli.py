@@ -195,7 +195,7 @@ def test_list_as_json_is_what_build_emits(built: Path, printed: Printed) -> None
 
 
 def figures(stack: int) -> Figures:
-    return Figures(72, 0, 0, stack, 1024, 2048, {"mma m16n8k32 s32 s8 s8 s32": 4}, {"16": 2}, {})
+    return Figures(72, 0, 0, stack, 1024, 2048, {"mma m16n8k32 s32 s8 s8 s32": 4}, {"16": 2}, {}, 0)
 
 
 def recorded(tmp_path: Path, symbols: Iterable[str], stack: int) -> Path:

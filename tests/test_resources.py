@@ -20,8 +20,9 @@ from generator.resources import (
     read_folder,
 )
 
-FIGURES = Figures(96, 0, 0, 0, 24576, 4096, {"mma m16n8k32 s32": 4}, {"4": 9}, {"16": 8})
-OTHER = Figures(128, 0, 0, 8, 24576, 4096, {}, {}, {})
+FIGURES = Figures(96, 0, 0, 0, 24576, 4096, {"mma m16n8k32 s32": 4}, {"4": 9}, {"16": 8}, 0)
+OTHER = Figures(128, 0, 0, 8, 24576, 4096, {}, {}, {}, 0)
+ERRING = Figures(96, 0, 0, 0, 24576, 4096, {}, {}, {}, 2)
 
 
 def record(**variants: Figures) -> Record:
@@ -49,12 +50,12 @@ def test_a_record_grows_and_its_figures_are_replaced(tmp_path: Path) -> None:
     assert list(behind(tmp_path, found, whole=True)) == []
 
 
-def test_a_record_of_the_whole_build_keeps_what_is_gone_only_where_it_spills(
+def test_a_record_of_the_whole_build_keeps_what_is_gone_only_where_it_is_faulty(
     tmp_path: Path,
 ) -> None:
-    write_record(tmp_path, record(a=FIGURES, b=FIGURES, c=OTHER))
+    write_record(tmp_path, record(a=FIGURES, b=FIGURES, c=OTHER, e=ERRING))
     path = write_record(tmp_path, record(d=FIGURES), emitted={"a", "d"})
-    assert read(path).variants == {"a": FIGURES, "c": OTHER, "d": FIGURES}
+    assert read(path).variants == {"a": FIGURES, "c": OTHER, "d": FIGURES, "e": ERRING}
 
 
 def test_a_calibration_is_read_as_it_was_written(tmp_path: Path) -> None:

@@ -7,8 +7,10 @@ import struct
 import subprocess
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
+from generator.aot.unset import unset
 from generator.resources import Figures
 
 # Bytes that one lane moves, by the word for it in the name of a load of AMD's.
@@ -29,13 +31,16 @@ AMD_MATRIX = re.compile(r"\bv_(mfma)_(\w+)")
 PTX_WORD = re.compile(r"m\d+n\d+k\d+|[subf]\d+|bf16|kind::\w+")
 PTX_LOAD = re.compile(r"\bld\.global\.(?:[\w:]+\.)*?(?:v(\d)\.)?[busf](\d+)\s")
 PTX_COPY = re.compile(r"\bcp\.async\.c[ag]\.shared\.global\b[^;]*?\],\s*(0x[0-9a-f]+|\d+)")
+DESCRIBED = ("wgmma", "tcgen05")  # they find operands by descriptors, in uniform registers
 EXECUTABLE = 4  # SHF_EXECINSTR, a flag of a section
 AMD_LOAD = re.compile(r"^\s+(?:global|buffer|flat)_load_(\w+)(.*)$", re.MULTILINE)
 
 
 def figures(files: Mapping[str, Path], shared: int, tools: Path) -> Figures:
     """Of one compiled kernel. `files` are its stages by suffix (`cubin` and `ptx`, or `amdgcn`),
-    `shared` is the shared memory that its launch asks for, `tools` the folder of cuobjdump.
+    `shared` is the shared memory that its launch asks for, `tools` the folder of cuobjdump and
+    nvdisasm. Takes half as long again as compiling for kernels that are disassembled, so others,
+    which no mistake is known of, are not.
     """
     if "cubin" not in files:
         return amd(files["amdgcn"].read_text(encoding="utf-8"), shared)
@@ -43,7 +48,12 @@ def figures(files: Mapping[str, Path], shared: int, tools: Path) -> Figures:
     command = [str(tools / "cuobjdump"), "-res-usage", str(cubin)]
     usage = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     code = code_bytes(cubin.read_bytes())
-    return nvidia(usage, code, files["ptx"].read_text(encoding="utf-8"), shared)
+    found = nvidia(usage, code, files["ptx"].read_text(encoding="utf-8"), shared)
+    if not any(name.startswith(DESCRIBED) for name in found.matrix):
+        return found
+    command = [str(tools / "nvdisasm"), "-c", str(cubin)]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return replace(found, unset=len(unset(text)))
 
 
 def nvidia(usage: str, code: int, ptx: str, shared: int) -> Figures:
@@ -67,6 +77,7 @@ def nvidia(usage: str, code: int, ptx: str, shared: int) -> Figures:
         matrix=_sorted(matrix),
         loads=_sorted(loads),
         copies=_sorted(copies),
+        unset=0,
     )
 
 
@@ -111,6 +122,7 @@ def amd(assembly: str, shared: int) -> Figures:
         matrix=_sorted(matrix),
         loads=_sorted(loads),
         copies=_sorted(copies),
+        unset=0,
     )
 
 

@@ -34,6 +34,9 @@ def broken(entry: Entry, target: Target, figures: Figures, triton: str) -> Itera
     if figures.stack:
         what = f"{figures.stack} bytes of registers spill"
         yield Broken(what, "accumulator_registers foretells, spills knows of records")
+    if figures.unset:
+        what = f"{figures.unset} registers are read that nothing has set: the assembler erred"
+        yield Broken(what, "miscompiled knows of records")
     taken = figures.registers + figures.accumulators
     if taken > target.registers:
         yield Broken(f"{taken} registers > {target.registers} a thread", "accumulator_registers")

@@ -14,14 +14,14 @@ from generator.runtime.manifest import Manifest
 
 def write_record(directory: Path, record: Record, emitted: Container[str] | None = None) -> Path:
     """Add to a record, or make it; figures of the same variants are replaced. Where `emitted` names
-    all that there is, the rest goes, but for what spills: that says why it is not emitted.
+    all that there is, the rest goes, but for what is faulty: that says why it is not emitted.
     """
     path = directory / record.name
     if path.exists():
         known = {
             symbol: each
             for symbol, each in read(path).variants.items()
-            if emitted is None or each.stack or symbol in emitted
+            if emitted is None or each.faulty or symbol in emitted
         }
         record = replace(record, variants={**known, **record.variants})
     return _write(path, record.text())

@@ -115,9 +115,9 @@ def _without_offsets(design: Design) -> object:
 
 
 @cache
-def spilling(asked: Question, measured: Measured) -> tuple[Rejection, ...]:
+def on_record(asked: Question, measured: Measured) -> tuple[Rejection, ...]:
     """What the record holds against designs that rules find legal. Keys of the cache are compared:
-    ask by what spills alone, `Measured.spilled`.
+    ask by what is faulty alone, `Measured.faulty`.
     """
     return recorded(judged(asked).legal, asked, measured)
 
@@ -126,7 +126,7 @@ def recorded(
     variants: Iterable[Variant], asked: Question, measured: Measured
 ) -> tuple[Rejection, ...]:
     """What it holds against some of the variants of a question."""
-    if not measured.any_spills(asked.geometry, asked.target.name):
+    if not measured.any_faulty(asked.geometry, asked.target.name):
         return ()
     return tuple(filter(None, (reject_recorded(each, measured) for each in variants)))
 

@@ -4,7 +4,7 @@ foretell.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import TYPE_CHECKING
@@ -14,6 +14,10 @@ from generator.resources import Calibration, Figures, Record
 
 if TYPE_CHECKING:
     from generator.lower.variant import Variant
+
+
+# Of what makes variants faulty, by symbol: the largest figure, and by what it was compiled.
+Worst = dict[str, tuple[int, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,41 +50,42 @@ class Measured:
         return found
 
     @cached_property
-    def _stacks(self) -> dict[str, tuple[int, str]]:
+    def _stacks(self) -> Worst:
         """The largest stack of each symbol that has one, and who compiled it."""
-        stacks = [
-            (symbol, each.figures.stack, f"{each.target} by Triton {each.triton}")
-            for symbol, compiled in self._by_symbol.items()
-            for each in compiled
-        ]
-        stacks += [
+        calibrated = (
             (symbol, taken.stack, f"{each.target} by Triton {each.triton}")
             for each in self.calibrations
             for symbol, taken in each.by_symbol().items()
-        ]
-        worst: dict[str, tuple[int, str]] = {}
-        for symbol, stack, by in stacks:
-            if stack > worst.get(symbol, (0, ""))[0]:
-                worst[symbol] = (stack, by)
-        return worst
+        )
+        return _worst((*self._recorded(lambda figures: figures.stack), *calibrated))
+
+    @cached_property
+    def _unset(self) -> Worst:
+        """The most registers that each symbol reads though nothing set them, where it does."""
+        return _worst(self._recorded(lambda figures: figures.unset))
+
+    def _recorded(self, figure: Callable[[Figures], int]) -> Iterator[tuple[str, int, str]]:
+        for symbol, compiled in self._by_symbol.items():
+            for each in compiled:
+                yield symbol, figure(each.figures), f"{each.target} by Triton {each.triton}"
 
     @cached_property
     def _starts(self) -> frozenset[str]:
-        """Whatever comes before an underscore in the symbol of a variant that spills."""
+        """Whatever comes before an underscore in the symbol of a variant that is faulty."""
         return frozenset(
             symbol[:index]
-            for symbol in self._stacks
+            for symbol in (*self._stacks, *self._unset)
             for index, letter in enumerate(symbol)
             if letter == "_"
         )
 
     @cached_property
-    def spilled(self) -> Measured:
-        """What spills, of all that is on record. It is all that rules ask for, and small enough to
-        be compared: what was judged by it holds when the same specs are loaded again.
+    def faulty(self) -> Measured:
+        """What must not ship, of all that is on record. It is all that rules ask for, and small
+        enough to be compared: what was judged by it holds when the same specs are loaded again.
         """
         records = (
-            replace(each, variants={k: v for k, v in each.variants.items() if v.stack})
+            replace(each, variants={k: v for k, v in each.variants.items() if v.faulty})
             for each in self.records
         )
         calibrations = (
@@ -95,8 +100,8 @@ class Measured:
         )
         return Measured(tuple(records), tuple(calibrations))
 
-    def any_spills(self, contract: Contract, target: str) -> bool:
-        """Whether a variant of a contract's geometry is on record as spilling on a target."""
+    def any_faulty(self, contract: Contract, target: str) -> bool:
+        """Whether a variant of a contract's geometry is on record as faulty on a target."""
         return any(f"{name}_{target}" in self._starts for name in alike(contract))
 
     def of(self, symbol: str) -> tuple[Compiled, ...]:
@@ -104,19 +109,42 @@ class Measured:
         return self._by_symbol.get(symbol, ())
 
     def spills(self, variant: Variant) -> str | None:
-        """The largest stack on record, and whose; None where nothing spilled or is on record. What
-        spills in one contract of a geometry is told of all.
+        """The largest stack on record, and whose; None where nothing spilled or is on record."""
+        found = _against(variant, self._stacks)
+        return f"{found[0]} bytes of stack{found[1]}; use other warps or tiles" if found else None
+
+    def miscompiled(self, variant: Variant) -> str | None:
+        """How many registers are on record as read though nothing set them, and whose; None where
+        there are none.
         """
-        design = f"_{variant.target.name}_{variant.design.name}"
-        found = [
-            (*self._stacks[symbol], name)
-            for name in alike(variant.contract)
-            if (symbol := name + design) in self._stacks
-        ]
+        found = _against(variant, self._unset)
         if not found:
             return None
-        stack, by, name = max(found, key=lambda each: each[0])
-        return f"{stack} bytes of stack in {name}, compiled for {by}; use other warps or tiles"
+        return f"{found[0]} registers read and never set{found[1]}; use other stages or tiles"
+
+
+def _worst(found: Iterable[tuple[str, int, str]]) -> Worst:
+    worst: Worst = {}
+    for symbol, figure, by in found:
+        if figure > worst.get(symbol, (0, ""))[0]:
+            worst[symbol] = (figure, by)
+    return worst
+
+
+def _against(variant: Variant, worst: Worst) -> tuple[int, str] | None:
+    """The most against a variant, and in what: what is faulty in one contract of a geometry is told
+    of all.
+    """
+    design = f"_{variant.target.name}_{variant.design.name}"
+    found = [
+        (*worst[symbol], name)
+        for name in alike(variant.contract)
+        if (symbol := name + design) in worst
+    ]
+    if not found:
+        return None
+    figure, by, name = max(found, key=lambda each: each[0])
+    return figure, f" in {name}, compiled for {by}"
 
 
 @cache

@@ -11,7 +11,7 @@ from generator.errors import BuildError, Finding
 from generator.lower.bands import ANY, Band
 from generator.lower.contract import Contract, GemmContract
 from generator.lower.enumerate import in_usual_order
-from generator.lower.judge import Question, judged, no_legal, recorded, spilling
+from generator.lower.judge import Question, judged, no_legal, on_record, recorded
 from generator.lower.keep import kept
 from generator.lower.measured import UNMEASURED, Measured
 from generator.lower.prune import Rejection
@@ -80,9 +80,9 @@ def lower(
     """
     asked = Question.of(spec, contract, target)
     found = judged(asked)
-    spilt = spilling(asked, measured.spilled)
-    rejections = found.rejections + spilt
-    banned = frozenset(each.design for each in spilt)
+    faulty = on_record(asked, measured.faulty)
+    rejections = found.rejections + faulty
+    banned = frozenset(each.design for each in faulty)
     left = len(found.legal) - len(banned)
     if not left:
         raise BuildError(no_legal(contract, target, rejections))
@@ -107,7 +107,7 @@ def lower(
         chosen, ranked = kept(asked, tuple(sources), banned, timed.designs, whole)
         chosen, ranked = _in_usual_orders(asked, chosen, ranked, timed.designs, measured)
         # In orders of programs that the space does not list.
-        others = tuple(each for each in timed.spilt if each.design not in banned)
+        others = tuple(each for each in timed.faulty if each.design not in banned)
     if not chosen:
         shapes = ", ".join(f"N={each.n} K={each.k}" for each in sources)
         what = f"no legal design accepts any of the shapes it is ranked for: {shapes}"

@@ -269,6 +269,10 @@ def _spills(variant: Variant, measured: Measured) -> str | None:
     return measured.spills(variant)
 
 
+def _miscompiled(variant: Variant, measured: Measured) -> str | None:
+    return measured.miscompiled(variant)
+
+
 def _warp_work(variant: Variant) -> str | None:
     design = variant.design
     if variant.gemm is None or design.block_m is None or design.block_n is None:
@@ -348,6 +352,11 @@ RULES = (
         "spills",
         "compilers trade registers for programs that run side by side, as nothing foretells",
         of_record=_spills,
+    ),
+    Rule(
+        "miscompiled",
+        "an assembler may err in one kernel of thousands, as only its code shows",
+        of_record=_miscompiled,
     ),
 )
 

@@ -91,21 +91,21 @@ class Legal:
 
     tables: tuple[Tuned, ...]
     designs: tuple[Design, ...]
-    spilt: tuple[Rejection, ...]
+    faulty: tuple[Rejection, ...]
 
 
 def legal_tables(asked: Question, tables: Sequence[Tuned], measured: Measured) -> Legal:
     """What may be kept of what was timed, each design judged in its own order of programs."""
     wanted = dict.fromkeys(bucket.design for table in tables for bucket in table.buckets)
     known = _named(asked, tuple(wanted))
-    spilt = recorded(known.values(), asked, measured)
-    against = {each.design for each in spilt}
+    faulty = recorded(known.values(), asked, measured)
+    against = {each.design for each in faulty}
     left = {name: v.design for name, v in known.items() if v.design not in against}
     kept = (
         replace(table, buckets=tuple(b for b in table.buckets if b.design in left))
         for table in tables
     )
-    return Legal(tuple(table for table in kept if table.buckets), tuple(left.values()), spilt)
+    return Legal(tuple(table for table in kept if table.buckets), tuple(left.values()), faulty)
 
 
 @cache

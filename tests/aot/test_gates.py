@@ -24,6 +24,7 @@ FINE = Figures(
     matrix={"wgmma m64n128k32 s32 s8 s8": 8},
     loads={"2": 1, "4": 9},
     copies={"16": 24},
+    unset=0,
 )
 
 
@@ -39,6 +40,7 @@ def test_a_variant_within_its_target_passes() -> None:
     ("change", "said"),
     [
         ({"stack": 8}, "8 bytes of registers spill"),
+        ({"unset": 2}, "2 registers are read that nothing has set: the assembler erred"),
         ({"registers": 256}, "256 registers > 255 a thread"),
         ({"registers": 200, "accumulators": 56}, "256 registers > 255 a thread"),
         ({"shared": 232449}, "232449 bytes of shared memory > 232448 a program"),
@@ -61,9 +63,11 @@ def test_each_gate_says_what_it_stops(change: dict[str, object], said: str) -> N
 
 
 def test_every_broken_gate_names_what_should_have_seen_to_it() -> None:
-    worst = replace(FINE, stack=8, registers=300, shared=1 << 20, loads={"1": 1}, matrix={})
+    worst = replace(
+        FINE, stack=8, unset=2, registers=300, shared=1 << 20, loads={"1": 1}, matrix={}
+    )
     named = [each.rule for each in broken(GEMM, MANIFEST.targets["sm_90"], worst, "3.9.0")]
-    assert len(named) == 5 and all(named)
+    assert len(named) == 6 and all(named)
 
 
 def test_limits_are_those_of_the_target_that_is_compiled_for() -> None:

@@ -174,13 +174,14 @@ def figures(*, stack: int = 0, **others: Any) -> Figures:
         "matrix": {"mma m16n8k32 s32 s8 s8 s32": 4},
         "loads": {"16": 2},
         "copies": {"16": 8},
+        "unset": 0,
     }
     return Figures(stack=stack, **(usual | others))
 
 
-def recorded(stacks: Mapping[Variant, int]) -> Measured:
-    """One record of variants with these bytes of stack."""
-    variants = {each.symbol: figures(stack=stack) for each, stack in stacks.items()}
+def recorded(stacks: Mapping[Variant, int], *, figure: str = "stack") -> Measured:
+    """One record of variants with these bytes of stack, or so much of another figure."""
+    variants = {each.symbol: figures(**{figure: value}) for each, value in stacks.items()}
     return Measured(records=(Record("sm_0", "3.9.0", variants),))
 
 

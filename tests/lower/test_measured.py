@@ -38,7 +38,7 @@ def test_calibrations_say_what_spills_and_nothing_of_the_rest() -> None:
     assert measured.spills(SECOND) is None
 
 
-def test_what_spills_in_one_contract_is_told_of_all_of_its_geometry() -> None:
+def test_what_is_faulty_in_one_contract_is_told_of_all_of_its_geometry() -> None:
     """As the designs of all of them are judged by one."""
     contract = FIRST.gemm
     assert contract is not None and contract.output == "bf16"
@@ -48,6 +48,20 @@ def test_what_spills_in_one_contract_is_told_of_all_of_its_geometry() -> None:
         told = measured.spills(twin)
         assert told is not None and f" in {contract.name}, " in told
         assert measured.spills(other) is None
+    erred = recorded({FIRST: 2}, figure="unset")
+    told = erred.miscompiled(twin)
+    assert told is not None and f" in {contract.name}, " in told
+    assert erred.miscompiled(other) is None and erred.spills(twin) is None
+
+
+def test_rules_ask_by_what_is_faulty_alone() -> None:
+    fine = recorded({SECOND: 0})
+    assert fine.faulty.records == Measured((replace(fine.records[0], variants={}),)).records
+    for figure in ("stack", "unset"):
+        faulty = recorded({FIRST: 2, SECOND: 0}, figure=figure)
+        assert list(faulty.faulty.records[0].variants) == [FIRST.symbol]
+        assert faulty.faulty.any_faulty(FIRST.contract, FIRST.target.name)
+        assert not fine.any_faulty(FIRST.contract, FIRST.target.name)
 
 
 def test_no_design_is_kept_that_spills_in_a_contract_of_its_geometry(built: Program) -> None:

@@ -29,6 +29,7 @@ FINE = Figures(
     matrix={"mma m16n8k32 s32 s8 s8 s32": 8, "wgmma m64n128k32 s32 s8 s8": 8},
     loads={"4": 9},
     copies={"16": 24},
+    unset=0,
 )
 
 

@@ -1,0 +1,95 @@
+"""Uniform registers that NVIDIA's machine code reads though nothing can have set them: a mistake of
+the assembler that no other figure shows.
+
+ptxas of CUDA 12.8, Triton 3.6's, makes it: of a descriptor of `wgmma` that it computes before a
+loop, it loses the copy that the next one is counted from, and the kernel multiplies what lies
+elsewhere in shared memory, or where there is none. 12.9 assembles the same PTX rightly.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+# As nvdisasm writes an instruction: address, guard, name, operands.
+INSTRUCTION = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)\s*([^;]*);")
+LABEL = re.compile(r"^\s*(\.L_\w+):")
+JUMP = re.compile(r"`\((\.L_\w+)\)")
+UNIFORM = re.compile(r"\bUR(\d+)\b")
+PREDICATE = re.compile(r"!?U?P(?:T|\d+)")
+WIDE = re.compile(r"\.64\b|\.WIDE\b")  # of instructions whose result takes two registers
+WIDEST = re.compile(r"\.128\b")  # four
+
+
+@dataclass(frozen=True, slots=True)
+class Instruction:
+    sets: range  # of uniform registers
+    reads: frozenset[int]  # those that are named; a name may stand for several
+    to: str | None  # the label it may jump to
+
+
+def unset(disassembly: str) -> list[int]:
+    """The uniform registers that an instruction names as operands where no way through the code
+    sets them, ascending. `disassembly` is what `nvdisasm -c` makes of a cubin of one kernel.
+    """
+    instructions: list[Instruction] = []
+    labels: dict[str, int] = {}
+    for line in disassembly.splitlines():
+        if label := LABEL.match(line):
+            labels[label[1]] = len(instructions)
+        elif found := INSTRUCTION.search(line):
+            instructions.append(_instruction(found[1], found[2]))
+    sets: dict[int, list[int]] = {}
+    for place, each in enumerate(instructions):
+        for register in each.sets:
+            sets.setdefault(register, []).append(place)
+    loops = [
+        (labels[each.to], place)
+        for place, each in enumerate(instructions)
+        if each.to is not None and labels.get(each.to, place + 1) <= place
+    ]
+    return sorted(
+        {
+            register
+            for place, each in enumerate(instructions)
+            for register in each.reads
+            if not _may_be_set(sets.get(register, []), place, loops)
+        }
+    )
+
+
+def _may_be_set(sets: list[int], place: int, loops: list[tuple[int, int]]) -> bool:
+    """Whether one of the instructions `sets` may come before that at `place`: it stands above, or
+    between there and a jump back to somewhere above. What ways there really are does not matter.
+    """
+    return any(
+        own < place or any(top <= place and own <= jump for top, jump in loops) for own in sets
+    )
+
+
+def _instruction(name: str, operands: str) -> Instruction:
+    jump = JUMP.search(operands)
+    rest = [each.strip() for each in operands.split(",")]
+    while rest and PREDICATE.fullmatch(rest[0]):
+        rest.pop(0)
+    sets = range(0)
+    if rest and (result := UNIFORM.fullmatch(rest[0])) and "SETP" not in name:
+        first = int(result[1])
+        count = 4 if WIDEST.search(name) else 2 if WIDE.search(name) else 1
+        sets = range(first, first + count)
+        rest.pop(0)
+    return Instruction(sets, frozenset(_read(rest)), jump[1] if jump else None)
+
+
+def _read(operands: list[str]) -> Iterator[int]:
+    """A matrix instruction names the first of four registers that hold both descriptors; where its
+    first operand stands in registers, the first two of them mean nothing.
+    """
+    for index, each in enumerate(operands):
+        named = [int(register) for register in UNIFORM.findall(each)]
+        if each.startswith("gdesc") and named:
+            in_memory = index == 1
+            yield from range(named[0] + (0 if in_memory else 2), named[0] + 4)
+        else:
+            yield from named
