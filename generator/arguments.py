@@ -251,6 +251,13 @@ def _tuning(verbs: Verbs) -> None:
         choices=ROUTINGS,
         help="how tokens choose experts, what is chosen serves all of them; default: uniform",
     )
+    tune.add_argument(
+        "--leave-out",
+        nargs="+",
+        default=[],
+        metavar="GLOB",
+        help="symbols of modules that are not to be timed, such as one that the device stopped at",
+    )
     tune.add_argument("--seed", type=int, default=0, help="of weights, tokens and routing")
     tune.add_argument("--jobs", type=int, default=_cores(), metavar="N", help="default: one a core")
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 import torch
 
 from generator.conditions import rows_per_expert
+from generator.errors import Finding, LaunchError
 from generator.runtime.device import current
 from generator.runtime.entry import Entry
 from generator.tune.calls import Prepared
 from generator.tune.timing import Replay, Sample, Timer, graph_samples
-from generator.verify.stages import Checked, relaunch, tile_map
+from generator.verify.stages import Checked, check_entry, relaunch, tile_map
 
 LOOKS = 5  # replays of a rival that may be among the best
 HOPELESS = 1.25  # of the best so far: one replay is enough to leave a rival
@@ -36,12 +37,15 @@ class Contest:
     operation: str
     calls: tuple[Checked, ...]
     timer: Timer
+    say: Callable[[str], None]
 
     def times(self, rivals: Sequence[Entry]) -> list[Trial]:
-        """Every rival that may be chosen, the fastest first; of the others one look each."""
+        """Every rival that is right, the fastest first; of the hopeless one look each."""
         trials: list[Trial] = []
         best = float("inf")
         for entry in rivals:
+            if not self.is_right(entry):
+                continue
             replay = self._replay(entry)
             looks = [replay.sample()]
             while len(looks) < LOOKS and min(looks) < HOPELESS * best:
@@ -49,6 +53,22 @@ class Contest:
             trials.append(Trial(entry, Sample.of(looks)))
             best = min(best, trials[-1].sample.median)
         return sorted(trials, key=_by_time)
+
+    def is_right(self, entry: Entry) -> bool:
+        """Whether a rival's result is the oracle's to the bit; it is told where not. An assembler
+        may err, and what skips a part of the work may well be the fastest. Raises LaunchError where
+        the device stops at it.
+        """
+        try:
+            found = check_entry(self.calls[0], entry, self.operation)
+        except RuntimeError as error:
+            first = str(error).splitlines()[0]
+            fix = "start again with --leave-out and its name, or a glob: it goes on from --trials"
+            raise LaunchError(Finding(entry.symbol, f"does not run: {first}", fix)) from error
+        if found.different:
+            what = f"{found.different} of {found.bits} bits differ from the oracle's"
+            self.say(f"not timed: {entry.symbol}: {what}")
+        return not found.different
 
     def final(self, trials: Sequence[Trial]) -> list[Trial]:
         """The best again, of all row tiles by turns: a device that grows hot between two of them
@@ -105,10 +125,16 @@ def _by_time(trial: Trial) -> tuple[float, str]:
     return (trial.sample.median, trial.entry.design)
 
 
-def contest(prepared: Prepared, checked: Checked, operation: str, timer: Timer) -> Contest:
+def contest(
+    prepared: Prepared,
+    checked: Checked,
+    operation: str,
+    timer: Timer,
+    say: Callable[[str], None],
+) -> Contest:
     """A GEMM of a finished call with the rotation's weights."""
     every = tuple(replace(checked, packed=prepared.packed(i)) for i in range(len(prepared.tokens)))
-    return Contest(operation, every, timer)
+    return Contest(operation, every, timer, say)
 
 
 def plausible(entries: Sequence[Entry], rows: int, experts: int) -> list[Entry]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatch
 from pathlib import Path
 
 import torch
@@ -39,6 +40,7 @@ class Options:
     generated: Path
     trials: Path
     out: Path
+    leave_out: Sequence[str]  # globs of symbols
     jobs: int
     seed: int
     command: str  # as it was typed
@@ -63,14 +65,14 @@ def tune(options: Options, say: Say, progress: Say) -> int:
     left = _left(wanted, known)
     if left:
         with gates(manifest, target, options.jobs, say) as gate:
-            entries = _entries(manifest, target, left)
+            entries = _entries(manifest, target, left, options.leave_out)
             first = first_orders(entries)
             progress(
                 f"{len(first)} modules of {target.name} to be compiled, others as they are timed"
             )
             gate.passing(first)
             own = _by_contract(entries)
-            tuner = Tuner(manifest, own, gate.passing, device, timer_for(device), options.seed)
+            tuner = Tuner(manifest, own, gate.passing, device, timer_for(device), options.seed, say)
             for found in _timed(tuner, left, tuple(known), progress):
                 measured.append(options.trials, conditions, found)
                 known += found
@@ -141,8 +143,12 @@ def _left(wanted: Sequence[Setup], known: Sequence[Measurement]) -> list[Setup]:
     return left
 
 
-def _entries(manifest: Manifest, target: Target, wanted: Sequence[Setup]) -> list[Entry]:
-    """The GEMM modules of a target that the layers use. Raises LaunchError where there are none."""
+def _entries(
+    manifest: Manifest, target: Target, wanted: Sequence[Setup], without: Sequence[str]
+) -> list[Entry]:
+    """The GEMM modules of a target that the layers use, but for symbols that a glob of `without`
+    matches. Raises LaunchError where there are none, and for a glob that matches nothing.
+    """
     used = {name for each in wanted for plan in each.layer.plans for name in plan.tokens}
     found = [
         each
@@ -154,7 +160,11 @@ def _entries(manifest: Manifest, target: Target, wanted: Sequence[Setup]) -> lis
     if not found:
         what = f"holds no GEMM of {target.name} for these layers"
         raise LaunchError(Finding(f"--generated {manifest.directory}", what, BUILD))
-    return found
+    for glob in without:
+        if not any(fnmatch(each.symbol, glob) for each in manifest.entries):
+            fix = "take the names that this verb tells"
+            raise LaunchError(Finding(f"--leave-out {glob}", "matches no symbol", fix))
+    return [each for each in found if not any(fnmatch(each.symbol, glob) for glob in without)]
 
 
 def _by_contract(entries: Sequence[Entry]) -> dict[str, list[Entry]]:

@@ -41,12 +41,14 @@ class Tuner:
     device: torch.device
     timer: Timer
     seed: int
+    say: Callable[[str], None]  # what is left out, and why
 
     def measurements(
         self, setup: Setup, known: Iterable[Measurement] = ()
     ) -> Iterator[tuple[Batch, list[Measurement]]]:
         """Batch by batch; the weights are made once. `known` is what earlier runs measured. Raises
-        LaunchError where a GEMM has no rival, BuildError where the compilers do not answer.
+        LaunchError where a GEMM has no rival that is right, BuildError where the compilers do not
+        answer.
         """
         packed = random_experts(setup.model, setup.layer, self.device, self.seed)
         turned = rotated(packed, setup, memory_of(self.device), self.seed)
@@ -60,7 +62,7 @@ class Tuner:
             checked = finished(prepared)
             found: list[Measurement] = []
             for operation in GEMMS:
-                match = contest(prepared, checked, operation, self.timer)
+                match = contest(prepared, checked, operation, self.timer, self.say)
                 found += self._of(setup, batch, match, timed_before(seen, setup, batch, operation))
             seen += found
             yield batch, found
@@ -76,6 +78,10 @@ class Tuner:
         problem = run.problem.problem(contract, match.operation)
         rivals = plausible(self._accepting(problem), problem.rows, problem.experts)
         trials = match.times(first_orders(rivals))
+        if not trials:
+            what = "no module's result is the oracle's"
+            fix = "leave the layer out by --contract, or see why"
+            raise LaunchError(Finding(contract, what, fix))
         others = self.passing(list(in_orders(trials, rivals, also)))
         trials = sorted(trials + match.times(others), key=_median)
         final = {each.entry.symbol: each for each in match.final(trials)}

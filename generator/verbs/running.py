@@ -62,6 +62,7 @@ def tune(options: argparse.Namespace) -> int:
         routings=options.routing,
         generated=options.generated,
         trials=options.trials,
+        leave_out=options.leave_out,
         out=options.out,
         jobs=options.jobs,
         seed=options.seed,

@@ -79,7 +79,9 @@ class Lab:
     tuner: Told
     lines: list[str]
 
-    def tune(self, *routings: str, tokens: Sequence[int] = (3,)) -> list[tuple[str, int, str]]:
+    def tune(
+        self, *routings: str, tokens: Sequence[int] = (3,), leave_out: Sequence[str] = ()
+    ) -> list[tuple[str, int, str]]:
         """What was timed."""
         self.tuner.asked.clear()
         options = Options(
@@ -89,6 +91,7 @@ class Lab:
             routings=routings,
             generated=Path("nowhere"),
             trials=self.trials,
+            leave_out=leave_out,
             out=self.out,
             jobs=1,
             seed=0,
@@ -197,6 +200,29 @@ def test_modules_are_compiled_in_one_order_each_before_the_clock_runs(
     assert (
         lab.lines[0] == f"{len(designs)} modules of sm_90 to be compiled, others as they are timed"
     )
+
+
+def test_what_is_left_out_is_neither_compiled_nor_timed(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[dict[str, list[Entry]]] = []
+
+    def told(manifest: object, entries: dict[str, list[Entry]], *_: object) -> Told:
+        given.append(entries)
+        return lab.tuner
+
+    monkeypatch.setattr(tune_command, "Tuner", told)
+    lab.tune("uniform", leave_out=["down_w8gn_*_blocks", "up_w8g128_*w4*"])
+    lab.trials.unlink()
+    lab.tune("uniform")
+    few, every = ({each.symbol for own in one.values() for each in own} for one in given)
+    gone = every - few
+    assert gone and few
+    assert all(each.startswith("down_w8gn_") or "w4" in each for each in gone)
+    assert not any(each.startswith("down_w8gn_") and each.endswith("_blocks") for each in few)
+    lab.trials.unlink()
+    with pytest.raises(LaunchError, match="--leave-out up_w9: matches no symbol"):
+        lab.tune("uniform", leave_out=["up_w9"])
 
 
 def test_the_parser_offers_every_routing() -> None:

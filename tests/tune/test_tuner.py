@@ -4,6 +4,7 @@ the portable modules, with a device that a test speaks for.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,6 +21,7 @@ from generator.tune.cases import Batch, Setup
 from generator.tune.measured import Measurement
 from generator.tune.timing import Sample
 from generator.tune.tuner import GEMMS, Tuner, first_orders
+from generator.verify import stages
 from tests.tune.clocks import ToldTimer
 from tests.tune.small import CHANNEL, CPU, model
 
@@ -32,7 +34,7 @@ def portable(seed: int = 0) -> Tuner:
     for each in manifest.entries:
         if each.target == "portable" and manifest.contracts[each.contract]["operation"] in GEMMS:
             own.setdefault(each.contract, []).append(each)
-    return Tuner(manifest, own, list, CPU, ToldTimer(), seed)
+    return Tuner(manifest, own, list, CPU, ToldTimer(), seed, print)
 
 
 @pytest.fixture(autouse=True)
@@ -50,6 +52,61 @@ def test_both_gemms_are_timed_at_their_stored_shape() -> None:
     assert all(each.us >= 100 and each.block_m > 0 for each in found)
 
 
+WRONG = "wrong"
+
+
+@pytest.fixture
+def erring(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels of designs of this name do nothing: no bit of their results is written."""
+    real = stages.relaunch
+
+    def relaunch(checked: Any, entry: Entry, operation: str, got: Any) -> None:
+        if entry.design != WRONG:
+            real(checked, entry, operation, got)
+
+    monkeypatch.setattr(stages, "relaunch", relaunch)
+
+
+@pytest.mark.usefixtures("erring")
+def test_a_rival_whose_result_is_not_the_oracles_is_left_out_and_told() -> None:
+    said: list[str] = []
+    real = portable()
+    rivals = [replace(real.entries[DOWN][0], design=WRONG), *real.entries[DOWN]]
+    tuner = replace(real, entries={**real.entries, DOWN: rivals}, say=said.append)
+    assert down_of(tuner) == down_of(real)
+    [told] = said
+    found = re.fullmatch(
+        f"not timed: {rivals[0].symbol}: (\\d+) of (\\d+) bits differ from the oracle's", told
+    )
+    assert found is not None
+    count, of = found.groups()
+    assert 0 < int(count) < int(of) and int(of) % (128 * 16) == 0
+
+
+@pytest.mark.usefixtures("erring")
+def test_where_no_result_is_the_oracles_the_layer_is_told() -> None:
+    real = portable()
+    wrong = [replace(each, design=WRONG) for each in real.entries[DOWN]]
+    tuner = replace(real, entries={**real.entries, DOWN: wrong})
+    with pytest.raises(LaunchError, match=f"{DOWN}: no module's result is the oracle's"):
+        down_of(tuner)
+
+
+def test_what_the_device_stops_at_is_named_with_the_way_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def stops(*_: object) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered\nmore of it")
+
+    monkeypatch.setattr(trials, "check_entry", stops)
+    with pytest.raises(LaunchError) as error:
+        down_of(portable())
+    assert str(error.value).endswith(
+        ": does not run: CUDA error: an illegal memory access was encountered;"
+        " start again with --leave-out and its name, or a glob: it goes on from --trials"
+    )
+
+
 def test_tokens_are_drawn_by_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[torch.Tensor] = []
     real = tuner.prepare
@@ -65,7 +122,7 @@ def test_tokens_are_drawn_by_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_gemm_without_rival_is_told() -> None:
-    nobody = Tuner(load(), {}, list, CPU, ToldTimer(), seed=0)
+    nobody = Tuner(load(), {}, list, CPU, ToldTimer(), seed=0, say=print)
     with pytest.raises(LaunchError) as error:
         next(nobody.measurements(SETUP))
     assert str(error.value) == (
@@ -137,6 +194,7 @@ def told(
     monkeypatch.setattr(
         trials.Contest, "_replay", lambda contest, entry: Known(us.get(entry.design, 50.0))
     )
+    monkeypatch.setattr(trials.Contest, "is_right", lambda contest, entry: True)
     return replace(real, entries={**real.entries, DOWN: down}, passing=gate.passing), gate
 
 
