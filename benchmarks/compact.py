@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.report import asked, batches, graph
+from benchmarks.report import arguments, asked, batches, graph, head
 
 COLUMNS = ("model", "layer", "tokens", "ours", "floor", "share", "host")
 BASELINES = ("seed", "bf16 torch", "vllm int8")  # subjects of a report
@@ -19,18 +19,10 @@ BASELINES = ("seed", "bf16 torch", "vllm int8")  # subjects of a report
 
 def lines(report: dict[str, Any]) -> list[str]:
     """The head, then Markdown."""
-    on, ceilings = report["environment"], report["ceilings"]
     found = batches(report)
     measured = [name for name in BASELINES if any(graph(rows.get(name)) for rows in found.values())]
     columns = (*COLUMNS, *measured)
-    bits = [row["compared"] for row in report["rows"] if row["compared"]]
-    head = (
-        f"{on['device']}, driver {on['driver']}, torch {on['torch']}, Triton {on['triton']},"
-        f" {on['date']} UTC; HBM read {ceilings['read_tb_per_s']:.2f} TB/s, `torch._int_mm`"
-        f" {ceilings['int_mm_tops']:.0f} TOPS; {sum(b['bits'] for b in bits)} bits compared,"
-        f" {sum(b['different'] for b in bits)} differ."
-    )
-    table = [head, "", f"    {on['command']}", "", f"| {' | '.join(columns)} |"]
+    table = [*head(report), "", f"| {' | '.join(columns)} |"]
     table.append("| --- | --- |" + " ---: |" * (len(columns) - 2))
     for batch, rows in found.items():
         own = rows["layer"]
@@ -51,7 +43,8 @@ def lines(report: dict[str, Any]) -> list[str]:
 
 
 def main() -> None:
-    for line in lines(asked(__doc__)):
+    report, _ = asked(arguments(__doc__))
+    for line in lines(report):
         print(line)
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.peers import MEASURED_ON, Peer, Standard, standards
-from benchmarks.report import Batch, asked, batches, graph
+from benchmarks.report import Batch, arguments, asked, batches, graph
 
 COLUMNS = (
     *("model", "layer", "tokens", "ours", "floor", "ours / floor"),
@@ -132,7 +132,8 @@ def cells(each: Compared) -> tuple[str, ...]:
 
 
 def main() -> None:
-    for line in lines(asked(__doc__)):
+    report, _ = asked(arguments(__doc__))
+    for line in lines(report):
         print(line)
 
 

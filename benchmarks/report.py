@@ -1,6 +1,6 @@
 """A `bench.json` as the programs that make tables of it read it.
 
-`python -m generator bench --out DIR` writes it; compact.py and compare.py call this.
+`python -m generator bench --out DIR` writes it; compact.py, compare.py and pivot.py call this.
 """
 
 from __future__ import annotations
@@ -26,15 +26,20 @@ class Batch:
     routing: str
 
 
-def asked(doc: str) -> dict[str, Any]:
-    """The report that a program's command line names. Says on stderr why it cannot be read, and
-    exits with 2.
-    """
+def arguments(doc: str) -> argparse.ArgumentParser:
+    """The command line of a program that takes a report."""
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
     parser.add_argument("report", type=Path, metavar="BENCH_JSON")
-    path = parser.parse_args().report
+    return parser
+
+
+def asked(parser: argparse.ArgumentParser) -> tuple[dict[str, Any], argparse.Namespace]:
+    """The report that the command line names, and all options. Says on stderr why it cannot be
+    read, and exits with 2.
+    """
+    options = parser.parse_args()
     try:
-        return read(path)
+        return read(options.report), options
     except LaunchError as error:
         parser.error(str(error))
 
@@ -55,6 +60,19 @@ def read(path: Path) -> dict[str, Any]:
         what = "has no ceilings: it was taken without a GPU, and its times mean nothing"
         raise LaunchError(Finding(str(path), what, "take one on a GPU"))
     return report
+
+
+def head(report: dict[str, Any]) -> list[str]:
+    """What a report was taken on, and by which command."""
+    on, ceilings = report["environment"], report["ceilings"]
+    bits = [row["compared"] for row in report["rows"] if row["compared"]]
+    taken = (
+        f"{on['device']}, driver {on['driver']}, torch {on['torch']}, Triton {on['triton']},"
+        f" {on['date']} UTC; HBM read {ceilings['read_tb_per_s']:.2f} TB/s, `torch._int_mm`"
+        f" {ceilings['int_mm_tops']:.0f} TOPS; {sum(b['bits'] for b in bits)} bits compared,"
+        f" {sum(b['different'] for b in bits)} differ."
+    )
+    return [taken, "", f"    {on['command']}"]
 
 
 def batches(report: dict[str, Any]) -> dict[Batch, dict[str, Row]]:
