@@ -20,6 +20,7 @@ UNIFORM = re.compile(r"\bUR(\d+)\b")
 PREDICATE = re.compile(r"!?U?P(?:T|\d+)")
 WIDE = re.compile(r"\.64\b|\.WIDE\b")  # of instructions whose result takes two registers
 WIDEST = re.compile(r"\.128\b")  # four
+WGMMA = re.compile(r"[A-Z]GMMA\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,17 +80,19 @@ def _instruction(name: str, operands: str) -> Instruction:
         count = 4 if WIDEST.search(name) else 2 if WIDE.search(name) else 1
         sets = range(first, first + count)
         rest.pop(0)
-    return Instruction(sets, frozenset(_read(rest)), jump[1] if jump else None)
+    return Instruction(sets, frozenset(_read(name, rest)), jump[1] if jump else None)
 
 
-def _read(operands: list[str]) -> Iterator[int]:
-    """A matrix instruction names the first of four registers that hold both descriptors; where its
-    first operand stands in registers, the first two of them mean nothing.
+def _read(name: str, operands: list[str]) -> Iterator[int]:
+    """wgmma names the first of four registers that hold both descriptors; where its first operand
+    stands in registers, two of them mean nothing. tcgen05 names the first of each descriptor's two.
     """
     for index, each in enumerate(operands):
         named = [int(register) for register in UNIFORM.findall(each)]
-        if each.startswith("gdesc") and named:
+        if not (named and each.startswith("gdesc")):
+            yield from named
+        elif WGMMA.match(name):
             in_memory = index == 1
             yield from range(named[0] + (0 if in_memory else 2), named[0] + 4)
         else:
-            yield from named
+            yield from range(named[0], named[0] + 2)

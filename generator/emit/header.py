@@ -89,7 +89,11 @@ def _exact(variant: Variant) -> tuple[str, str]:
         case GemmContract():
             assert variant.proof is not None
             bounds = [str(bound) for bound in variant.proof.bounds]
-            bounds.append("one conversion to fp32 a group; acc = fma(sum, scale, acc), ascending")
+            if variant.contract.group_k is None:
+                bounds.append("one conversion to fp32; acc = fma(sum, scale, +0)")
+            else:
+                each = "one conversion to fp32 a group"
+                bounds.append(f"{each}; acc = fma(sum, scale, acc), ascending")
             return bounds[0], bounds[1]
         case QuantizeContract() | DispatchContract():
             return (

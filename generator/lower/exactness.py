@@ -78,17 +78,18 @@ def prove(
         return None
     terms = contract.group_k or limits.k
     factor = NIBBLE_FACTOR if unpack in ("shift", "ptx") else 1
-    return _prove(terms, contract.codes, contract.weights, factor, dot == "fp16_exact")
+    of = "row" if contract.group_k is None else "group"
+    return _prove(of, terms, contract.codes, contract.weights, factor, dot == "fp16_exact")
 
 
 @cache
-def _prove(terms: int, codes: str, weights: str, factor: int, fp32: bool) -> Proof:
-    """Of sums of so many products; `fp32` holds them where it can."""
+def _prove(of: str, terms: int, codes: str, weights: str, factor: int, fp32: bool) -> Proof:
+    """Of sums of so many products, a group's or a whole row's; `fp32` holds them where it can."""
     code, weight = FORMATS[codes].magnitude, FORMATS[weights].magnitude
-    total = Bound("group", terms, code, weight, factor, "int32", INT32_MAX)
+    total = Bound(of, terms, code, weight, factor, "int32", INT32_MAX)
     if not fp32:
         return Proof((total,), None)
-    whole = Bound("group", terms, code, weight, factor, "fp32", FP32_INTEGERS)
+    whole = Bound(of, terms, code, weight, factor, "fp32", FP32_INTEGERS)
     if whole.holds:
         return Proof((whole,), None)
     chunk = Bound("chunk", whole.longest, code, weight, factor, "fp32", FP32_INTEGERS)

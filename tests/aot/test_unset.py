@@ -65,6 +65,11 @@ def test_a_first_operand_in_registers_leaves_half_of_the_descriptors_unread() ->
     assert unset(tile.format(16, "R32, R52, gdesc[UR20]")) == [22, 23]
 
 
+def test_tcgen05_has_an_operand_for_each_descriptor() -> None:
+    code = "        /*0010*/                   UTCIMMA gdesc[UR4], gdesc[UR8], tmem[UR9] ;\n"
+    assert unset(code) == [4, 5, 8, 9]
+
+
 LOOP = """
 .L_x_1:
         /*0010*/                   UIADD3 UR5, UR4, 0x1, URZ ;

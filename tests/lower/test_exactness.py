@@ -42,7 +42,7 @@ def proof_of(
     ("group", "text"),
     [
         (320, "|group sum| <= 320 * 128 * 128 = 5242880 < 2**31, held in int32"),
-        ("channel", "|group sum| <= 16384 * 128 * 128 = 268435456 < 2**31, held in int32"),
+        ("channel", "|row sum| <= 16384 * 128 * 128 = 268435456 < 2**31, held in int32"),
     ],
 )
 def test_proof_reads_as_an_inequality(group: int | str, text: str) -> None:
@@ -69,14 +69,14 @@ def test_proof_reads_as_an_inequality(group: int | str, text: str) -> None:
             "channel",
             "w4a8",
             "value",
-            "|group sum| <= 16384 * 128 * 8 = 16777216 <= 2**24, held in fp32",
+            "|row sum| <= 16384 * 128 * 8 = 16777216 <= 2**24, held in fp32",
         ),
         (
             "channel",
             "w4a8",
             "shift",
             "|chunk sum| <= 1024 * 128 * (16 * 8) = 16777216 <= 2**24, held in fp32;"
-            " |group sum| <= 16384 * 128 * (16 * 8) = 268435456 < 2**31, held in int32",
+            " |row sum| <= 16384 * 128 * (16 * 8) = 268435456 < 2**31, held in int32",
         ),
     ],
 )
@@ -89,7 +89,7 @@ def test_proof_of_fp16_dots_reads_as_inequalities(
 def test_proof_that_fails_says_so() -> None:
     proof = proof_of(k=131072)
     assert not proof.holds
-    assert str(proof) == "|group sum| <= 131072 * 128 * 128 = 2147483648 >= 2**31, held in int32"
+    assert str(proof) == "|row sum| <= 131072 * 128 * 128 = 2147483648 >= 2**31, held in int32"
 
 
 @pytest.mark.parametrize(("spec", "unpack", "weight"), FORMS)
@@ -103,9 +103,7 @@ def test_fp32_takes_a_whole_group_exactly_up_to_the_longest(
         proof = proof_of(spec=spec, dot="fp16_exact", unpack=unpack, k=k)
         assert proof.holds
         assert (proof.chunk is None) == whole
-        assert [bound.what for bound in proof.bounds] == (
-            ["group"] if whole else ["chunk", "group"]
-        )
+        assert [bound.what for bound in proof.bounds] == (["row"] if whole else ["chunk", "row"])
         assert proof.bounds[0].accumulator == "fp32"
         assert proof.chunk in (None, longest)
 
@@ -137,7 +135,7 @@ def test_integer_dots_are_held_in_int32_whatever_the_weights(
     dot: str, spec: str, unpack: str, weight: int
 ) -> None:
     (bound,) = proof_of(spec=spec, dot=dot, unpack=unpack).bounds
-    assert (bound.what, bound.accumulator, bound.capacity) == ("group", "int32", 2**31 - 1)
+    assert (bound.what, bound.accumulator, bound.capacity) == ("row", "int32", 2**31 - 1)
     assert bound.sum == LIMITS.k * 128 * weight
 
 

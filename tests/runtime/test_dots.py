@@ -84,7 +84,7 @@ def test_the_targets_have_the_strategies_they_name(lab: Manifest) -> None:
     fp16 = [each for each in lab.entries if each.dot == "fp16_exact" and "gn" in each.contract]
     for each in fp16:  # a whole row of nibbles as they are is held in fp32
         whole = each.unpack == "value"
-        assert ("|group sum| <= " if whole else "|chunk sum| <= ") in (each.proof or "")
+        assert ("|row sum| <= " if whole else "|chunk sum| <= ") in (each.proof or "")
     assert {each.unpack == "value" for each in fp16} >= {False}
 
 
