@@ -15,6 +15,7 @@ import argparse
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from statistics import median
 
@@ -89,7 +90,7 @@ def timings(path: Path) -> dict[Batch, dict[str, float]]:
     found: dict[Batch, dict[str, float]] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         each = json.loads(line)
-        if each.get("routing") == "uniform":
+        if each.get("routing") == "uniform" and isfinite(each["us"]):
             facts = (each[name] for name in ("contract", "n", "k", "experts", "rows"))
             found.setdefault(Batch(*facts), {})[each["design"]] = each["us"]
     return found

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from benchmarks.report import arguments, asked
 from generator.errors import LaunchError
@@ -28,6 +28,8 @@ def main() -> None:
             print(path)
     except LaunchError as error:
         parser.error(str(error))
+    except ValidationError as error:
+        parser.error(f"{options.report} was written by another version: {error.errors()[0]['msg']}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """A `bench.json` as the programs that make tables of it read it.
 
-`python -m generator bench --out DIR` writes it; compact.py, compare.py and pivot.py call this.
+`python -m generator bench --out DIR` writes it; The programs beside this call it.
 """
 
 from __future__ import annotations

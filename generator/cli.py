@@ -1,7 +1,7 @@
 """The command line: which function a verb calls, and what its errors exit with.
 
-Exit codes: 0 all is well; 1 the answer is no (stale modules, differing bits, a variant that spills,
-a broken device); 2 bad input; 130 interrupted.
+Exit codes: 0 all is well; 1 the answer is no (stale modules, differing bits, a variant that breaks
+a gate, a broken device); 2 bad input; 130 interrupted.
 """
 
 from __future__ import annotations

@@ -39,8 +39,8 @@ AMD_LOAD = re.compile(r"^\s+(?:global|buffer|flat)_load_(\w+)(.*)$", re.MULTILIN
 def figures(files: Mapping[str, Path], shared: int, tools: Path) -> Figures:
     """Of one compiled kernel. `files` are its stages by suffix (`cubin` and `ptx`, or `amdgcn`),
     `shared` is the shared memory that its launch asks for, `tools` the folder of cuobjdump and
-    nvdisasm. Takes half as long again as compiling for kernels that are disassembled, so others,
-    which no mistake is known of, are not.
+    nvdisasm. To disassemble a kernel takes half as long as to compile it: it is done for those
+    alone of which assemblers are known to err.
     """
     if "cubin" not in files:
         return amd(files["amdgcn"].read_text(encoding="utf-8"), shared)

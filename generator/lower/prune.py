@@ -207,7 +207,7 @@ def _accumulator_exact(variant: Variant) -> str | None:
         return None
     if not proof.holds:
         longest = min(bound.longest for bound in proof.bounds if not bound.holds)
-        return f"{proof}; groups of up to {longest} are exact"
+        return f"{proof}; up to {longest} K are exact"
     if variant.chunk_turns == 0:
         step = variant.walk.turn_k or variant.walk.unit_k
         return f"a step of {step} K > {proof.chunk}, what fp32 sums exactly; use a shorter block_k"
@@ -286,6 +286,19 @@ def _warp_work(variant: Variant) -> str | None:
     return f"{sums} outputs a warp < {LEAST_WARP_SUMS}; {nearest}"
 
 
+def _one_stage_of_two_lengths(variant: Variant) -> str | None:
+    """Of two such designs of the seed's groups under ptxas 12.8 both multiplied by descriptors of
+    shared memory that was not theirs; no other design of one or more stages is known to.
+    """
+    if variant.gemm is None or variant.design.stages != 1 or "wgmma" not in variant.matrix:
+        return None
+    lengths = sorted(set(variant.walk.sizes), reverse=True)
+    if len(lengths) == 1:
+        return None
+    tiles = " and ".join(str(each) for each in lengths)
+    return f"one stage of tiles of {tiles} K; use 2 stages, or block_k {lengths[-1]}"
+
+
 def _offsets_fit(variant: Variant) -> str | None:
     limits = variant.limits
     if variant.gemm is None or limits.n * limits.k < INT32:
@@ -341,6 +354,11 @@ RULES = (
     ),
     Rule("accumulator_exact", "a group's sum must be the exact integer", _accumulator_exact),
     Rule("tail_cannot_occur", "text that never runs is not emitted", _tail_cannot_occur),
+    Rule(
+        "one_stage_of_two_lengths",
+        "an assembler loses what descriptors of the shorter tile are counted from",
+        _one_stage_of_two_lengths,
+    ),
     Rule("offsets_fit", "an offset that wraps reads another expert's weights", _offsets_fit),
     Rule("accept_multiples", "a target may promise to run any layer", _accept_multiples),
     Rule("warp_work", "a warp without a whole matrix instruction repeats another's", _warp_work),

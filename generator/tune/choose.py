@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from generator.errors import Finding, LaunchError
-from generator.tune.measured import Measurement
+from generator.tune.measured import Measurement, wrong
 
 # A design that is slower than the fastest by less is as good: fewer designs are emitted then.
 TOLERANCE = 0.03
@@ -101,14 +101,18 @@ def chosen(measurements: Iterable[Measurement]) -> tuple[Shape, ...]:
     are as fast as any, and of these as few for all batches as will do.
 
     Under several routings the fastest has the least sum of its times, each divided by the least
-    under its routing. A design that some of them lack compares with none, and is left out.
+    under its routing. A design that some of them lack compares with none, and is left out, as is
+    one whose result was not the oracle's on any batch.
 
     Of layers that share a GEMM's contract, shape and rows one counts: of those with the most
     routings the first by the names of model and layer. Raises LaunchError where up and down were
     timed by no common row tile.
     """
+    every = tuple(measurements)
+    banned = wrong(every)
+    right = (each for each in every if (each.contract, each.design) not in banned)
     fit: dict[str, dict[tuple[Key, int], _Place]] = {}
-    for batch in sorted(_batches(measurements), key=_precedence):
+    for batch in sorted(_batches(right), key=_precedence):
         tile = _row_tile(batch)
         for rivals in batch.rivals.values():
             place = _place(batch, rivals, tile)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from math import isfinite
 from pathlib import Path
 from typing import TypeVar
 
@@ -33,9 +34,18 @@ class Measurement:
     routing: str
     design: str
     block_m: int  # its row tile
-    us: float  # median
+    us: float  # median; infinite where its result is not the oracle's, and it is not timed
     iqr: float  # between its quartiles, microseconds
     looks: int  # replays
+
+    @property
+    def is_right(self) -> bool:
+        return isfinite(self.us)
+
+
+def wrong(measurements: Iterable[Measurement]) -> set[tuple[str, str]]:
+    """Contract and design of every module whose result was not the oracle's on some batch."""
+    return {(each.contract, each.design) for each in measurements if not each.is_right}
 
 
 @dataclass(frozen=True, slots=True)

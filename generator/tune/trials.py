@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
@@ -20,6 +21,7 @@ LOOKS = 5  # replays of a rival that may be among the best
 HOPELESS = 1.25  # of the best so far: one replay is enough to leave a rival
 FINALISTS = 4
 FINAL_LOOKS = 11
+WRONG = Sample(float("inf"), 0.0, 0)  # of a rival whose result is not the oracle's
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,21 @@ class Trial:
 
     entry: Entry
     sample: Sample
+
+
+@contextmanager
+def _naming(modules: str) -> Iterator[None]:
+    """Raises LaunchError, which names them, where the device stops at one of these modules: it
+    takes the process along.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        fix = "start again with --leave-out and its name, or a glob: it goes on from --trials"
+        raise LaunchError(Finding(modules, f"does not run: {said}", fix)) from error
 
 
 @dataclass(frozen=True)
@@ -40,31 +57,32 @@ class Contest:
     say: Callable[[str], None]
 
     def times(self, rivals: Sequence[Entry]) -> list[Trial]:
-        """Every rival that is right, the fastest first; of the hopeless one look each."""
+        """Every rival, the fastest first; of the hopeless one look each. Those whose results are
+        not right come last, and are not timed.
+        """
         trials: list[Trial] = []
         best = float("inf")
         for entry in rivals:
-            if not self.is_right(entry):
-                continue
-            replay = self._replay(entry)
-            looks = [replay.sample()]
-            while len(looks) < LOOKS and min(looks) < HOPELESS * best:
-                looks.append(replay.sample())
-            trials.append(Trial(entry, Sample.of(looks)))
+            with _naming(entry.symbol):
+                looks = list(self._looks(entry, best)) if self.is_right(entry) else []
+            trials.append(Trial(entry, Sample.of(looks) if looks else WRONG))
             best = min(best, trials[-1].sample.median)
         return sorted(trials, key=_by_time)
 
+    def _looks(self, entry: Entry, best: float) -> Iterator[float]:
+        replay = self._replay(entry)
+        least = float("inf")
+        for _ in range(LOOKS):
+            yield (now := replay.sample())
+            least = min(least, now)
+            if least >= HOPELESS * best:
+                return
+
     def is_right(self, entry: Entry) -> bool:
         """Whether a rival's result is the oracle's to the bit; it is told where not. An assembler
-        may err, and what skips a part of the work may well be the fastest. Raises LaunchError where
-        the device stops at it.
+        may err, and what skips a part of the work may well be the fastest.
         """
-        try:
-            found = check_entry(self.calls[0], entry, self.operation)
-        except RuntimeError as error:
-            first = str(error).splitlines()[0]
-            fix = "start again with --leave-out and its name, or a glob: it goes on from --trials"
-            raise LaunchError(Finding(entry.symbol, f"does not run: {first}", fix)) from error
+        found = check_entry(self.calls[0], entry, self.operation)
         if found.different:
             what = f"{found.different} of {found.bits} bits differ from the oracle's"
             self.say(f"not timed: {entry.symbol}: {what}")
@@ -75,7 +93,8 @@ class Contest:
         would decide which is taken.
         """
         few = [each.entry for each in finalists(trials)]
-        samples = graph_samples([self._replay(each) for each in few], FINAL_LOOKS)
+        with _naming(" or ".join(each.symbol for each in few)):
+            samples = graph_samples([self._replay(each) for each in few], FINAL_LOOKS)
         again = [Trial(e, s) for e, s in zip(few, samples, strict=True) if s is not None]
         return sorted(again, key=_by_time)
 
@@ -111,7 +130,7 @@ def _launch(checked: Checked, entry: Entry, operation: str, into: dict[str, torc
 
 def finalists(trials: Iterable[Trial]) -> list[Trial]:
     """The first few of each row tile, of those that are not hopeless."""
-    ordered = sorted(trials, key=_by_time)
+    ordered = sorted((each for each in trials if each.sample.count), key=_by_time)
     few: dict[int | None, list[Trial]] = {}
     for each in ordered:
         own = few.setdefault(each.entry.block_m, [])
@@ -154,7 +173,7 @@ def in_orders(
     """The rivals that differ from the first few in the order of their programs alone, and those of
     the designs `also`.
     """
-    few = {unordered(each.entry) for each in trials[:FINALISTS]}
+    few = {unordered(each.entry) for each in trials[:FINALISTS] if each.sample.count}
     known = {each.entry.symbol for each in trials}
     for each in entries:
         if each.symbol not in known and (unordered(each) in few or each.design in also):

@@ -63,6 +63,7 @@ def tune(options: Options, say: Say, progress: Say) -> int:
         routings=options.routings,
     )
     left = _left(wanted, known)
+    _refuse_globs(options.leave_out, manifest, target)
     if left:
         with gates(manifest, target, options.jobs, say) as gate:
             entries = _entries(manifest, target, left, options.leave_out)
@@ -76,7 +77,8 @@ def tune(options: Options, say: Say, progress: Say) -> int:
             for found in _timed(tuner, left, tuple(known), progress):
                 measured.append(options.trials, conditions, found)
                 known += found
-    shapes = chosen(known)
+    symbol = "{0.contract}_" + target.name + "_{0.design}"
+    shapes = chosen(each for each in known if not _matches(symbol.format(each), options.leave_out))
     replace_file(options.out, text(on, target.name, shapes).encode())
     buckets = sum(len(each.buckets) for each in shapes)
     designs_taken = len({(s.contract, b.design) for s in shapes for b in s.buckets})
@@ -147,7 +149,7 @@ def _entries(
     manifest: Manifest, target: Target, wanted: Sequence[Setup], without: Sequence[str]
 ) -> list[Entry]:
     """The GEMM modules of a target that the layers use, but for symbols that a glob of `without`
-    matches. Raises LaunchError where there are none, and for a glob that matches nothing.
+    matches. Raises LaunchError where there are none.
     """
     used = {name for each in wanted for plan in each.layer.plans for name in plan.tokens}
     found = [
@@ -160,11 +162,25 @@ def _entries(
     if not found:
         what = f"holds no GEMM of {target.name} for these layers"
         raise LaunchError(Finding(f"--generated {manifest.directory}", what, BUILD))
-    for glob in without:
-        if not any(fnmatch(each.symbol, glob) for each in manifest.entries):
-            fix = "take the names that this verb tells"
-            raise LaunchError(Finding(f"--leave-out {glob}", "matches no symbol", fix))
-    return [each for each in found if not any(fnmatch(each.symbol, glob) for glob in without)]
+    return [each for each in found if not _matches(each.symbol, without)]
+
+
+def _matches(symbol: str, globs: Sequence[str]) -> bool:
+    return any(fnmatch(symbol, glob) for glob in globs)
+
+
+def _refuse_globs(globs: Sequence[str], manifest: Manifest, target: Target) -> None:
+    """Raises LaunchError with those that leave nothing out."""
+    own = [each.symbol for each in manifest.entries if each.target == target.name]
+    what = f"matches no module of {target.name}"
+    fix = "write it like a symbol, such as 'down_w8g128_*_w4s1_*'"
+    findings = [
+        Finding(f"--leave-out {glob}", what, fix)
+        for glob in globs
+        if not any(fnmatch(symbol, glob) for symbol in own)
+    ]
+    if findings:
+        raise LaunchError(findings)
 
 
 def _by_contract(entries: Sequence[Entry]) -> dict[str, list[Entry]]:

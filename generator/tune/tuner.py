@@ -13,7 +13,7 @@ from generator.runtime.manifest import Manifest
 from generator.runtime.problem import Problem
 from generator.tune.calls import prepare, random_tokens
 from generator.tune.cases import Batch, Setup
-from generator.tune.measured import Measurement
+from generator.tune.measured import Measurement, wrong
 from generator.tune.rotated import rotated
 from generator.tune.rotation import calls_of, memory_of
 from generator.tune.stages import finished
@@ -63,22 +63,33 @@ class Tuner:
             found: list[Measurement] = []
             for operation in GEMMS:
                 match = contest(prepared, checked, operation, self.timer, self.say)
-                found += self._of(setup, batch, match, timed_before(seen, setup, batch, operation))
+                also = timed_before(seen, setup, batch, operation)
+                found += self._of(setup, batch, match, also, wrong(seen))
             seen += found
             yield batch, found
 
     def _of(
-        self, setup: Setup, batch: Batch, match: Contest, also: Collection[str]
+        self,
+        setup: Setup,
+        batch: Batch,
+        match: Contest,
+        also: Collection[str],
+        banned: Collection[tuple[str, str]],
     ) -> Iterator[Measurement]:
         """One GEMM of a batch; the designs `also` are timed in their own order whatever comes out,
-        or what another routing has of them would compare with nothing.
+        or what another routing has of them would compare with nothing. `banned` are contracts and
+        designs whose results were wrong before.
         """
         run = match.calls[0].run
         contract = run.choice[match.operation].entry.contract
         problem = run.problem.problem(contract, match.operation)
-        rivals = plausible(self._accepting(problem), problem.rows, problem.experts)
+        rivals = [
+            each
+            for each in plausible(self._accepting(problem), problem.rows, problem.experts)
+            if (each.contract, each.design) not in banned
+        ]
         trials = match.times(first_orders(rivals))
-        if not trials:
+        if not any(each.sample.count for each in trials):
             what = "no module's result is the oracle's"
             fix = "leave the layer out by --contract, or see why"
             raise LaunchError(Finding(contract, what, fix))

@@ -28,11 +28,11 @@ def table(across: str, *rows: Row) -> list[list[str]]:
 def test_a_batch_that_was_not_measured_is_left_empty() -> None:
     assert table("tokens", FIRST, LATER, OTHER) == [
         ["layer", "16", "64"],
-        ["layer_w8gn_x", "400.0", "500.0"],
-        ["layer_w4g128_x", "250.0", ""],
+        ["w8gn", "400.0", "500.0"],
+        ["w4g128", "250.0", ""],
     ]
     assert table("layer", FIRST, OTHER, LATER) == [
-        ["tokens", "layer_w8gn_x", "layer_w4g128_x"],
+        ["tokens", "w8gn", "w4g128"],
         ["16", "400.0", "250.0"],
         ["64", "500.0", ""],
     ]
@@ -47,11 +47,29 @@ def test_routings_stand_beside_each_other() -> None:
 
 
 def test_stages_stand_beside_the_whole_and_baselines_do_not() -> None:
-    stages = (baseline(FIRST, "stage up", 200.0), baseline(FIRST, "stage down", 100.0))
+    stages = (baseline(FIRST, "stage down", 100.0), baseline(FIRST, "stage up", 200.0))
     assert table("stage", FIRST, *stages, baseline(FIRST, "seed", 900.0)) == [
         ["model", "whole", "up", "down"],
         ["mixtral-8x7b", "400.0", "200.0", "100.0"],
     ]
+
+
+def test_stages_of_any_batch_stand_in_launch_order() -> None:
+    short = (FIRST, baseline(FIRST, "stage dispatch", 5.0), baseline(FIRST, "stage up", 200.0))
+    long = (LATER, baseline(LATER, "stage route", 9.0), baseline(LATER, "stage up", 300.0))
+    assert table("stage", *short, *long) == [
+        ["tokens", "whole", "route", "dispatch", "up"],
+        ["16", "400.0", "", "5.0", "200.0"],
+        ["64", "500.0", "9.0", "", "300.0"],
+    ]
+
+
+def test_layers_go_by_the_words_in_which_they_differ() -> None:
+    names = ("layer_w8gn_a8_bf16_v1", "layer_w8gn_a8_fp16_v1", "layer_w4g128_a8_bf16_v1")
+    rows = [layer("mixtral-8x7b", name, 16, 400.0, 300.0) for name in names]
+    assert table("layer", *rows)[0][1:] == ["w8gn bf16", "w8gn fp16", "w4g128 bf16"]
+    assert table("layer", rows[0])[0][1:] == ["layer_w8gn_a8_bf16_v1"]
+    assert table("layer", rows[0], FIRST)[0][1:] == ["layer_w8gn_a8_bf16_v1", "layer_w8gn_x"]
 
 
 def test_one_line_by_its_model() -> None:

@@ -37,6 +37,18 @@ def test_the_report_that_is_read_is_the_one_that_was_written(
     assert capsys.readouterr().out == f"{tmp_path / 'roofline.png'}\n"
 
 
+def test_a_report_of_another_shape_is_refused_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "bench.json"
+    path.write_text('{"ceilings": {}, "environment": {}, "rows": []}', encoding="utf-8")
+    monkeypatch.setattr(plots, "require", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["program", str(path), "--out", str(tmp_path)])
+    with pytest.raises(SystemExit, match="2"):
+        plot.main()
+    assert f"{path} was written by another version: Field required" in capsys.readouterr().err
+
+
 def test_without_matplotlib_it_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

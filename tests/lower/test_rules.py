@@ -193,16 +193,16 @@ CASES = (
     Case(
         "accumulator_exact",
         gemm(limits={"k": 131072, "n": 1024}),
-        "|group sum| <= 131072 * 128 * 128 = 2147483648 >= 2**31, held in int32;"
-        " groups of up to 131071 are exact",
+        "|row sum| <= 131072 * 128 * 128 = 2147483648 >= 2**31, held in int32;"
+        " up to 131071 K are exact",
         gemm(limits={"k": 131071, "n": 1024}),
     ),
     Case(  # chunks are exact, their total is not
         "accumulator_exact",
         gemm(dot="fp16_exact", dots=("fp16_exact",), limits={"k": 131072, "n": 1024}),
         "|chunk sum| <= 1024 * 128 * 128 = 16777216 <= 2**24, held in fp32;"
-        " |group sum| <= 131072 * 128 * 128 = 2147483648 >= 2**31, held in int32;"
-        " groups of up to 131071 are exact",
+        " |row sum| <= 131072 * 128 * 128 = 2147483648 >= 2**31, held in int32;"
+        " up to 131071 K are exact",
         gemm(dot="fp16_exact", dots=("fp16_exact",), limits={"k": 131071, "n": 1024}),
     ),
     Case(
@@ -228,6 +228,12 @@ CASES = (
         nibbles(32, 32, tail="any"),
         "turns of 64 K divide every K, a multiple of 64; use tail none",
         nibbles(64, 32, tail="any"),
+    ),
+    Case(  # 320 at 128 is 128 + 128 + 64
+        "one_stage_of_two_lengths",
+        gemm(group=320, m=64, n=64, k=128, stages=1, matrix=WGMMA),
+        "one stage of tiles of 128 and 64 K; use 2 stages, or block_k 64",
+        gemm(group=320, m=64, n=64, k=64, stages=1, matrix=WGMMA),
     ),
     Case(
         "offsets_fit",
@@ -371,6 +377,7 @@ SILENT = {
     "accumulator_exact": "limits.k of 16384 bounds a sum by 2**28; longer limits can break it",
     "strategy_on_target": "every default target has every strategy; ilu lacks all but fp16",
     "outer_products": "a target with other dots has faster ones, whose rule speaks first",
+    "miscompiled": "what is known is rejected by one_stage_of_two_lengths already",
     "offsets_fit": "the shipped limits multiply to 2**30; larger ones can break it",
 }
 # Rules that compare words, and name the legal ones instead of numbers.

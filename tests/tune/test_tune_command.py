@@ -220,9 +220,21 @@ def test_what_is_left_out_is_neither_compiled_nor_timed(
     assert gone and few
     assert all(each.startswith("down_w8gn_") or "w4" in each for each in gone)
     assert not any(each.startswith("down_w8gn_") and each.endswith("_blocks") for each in few)
-    lab.trials.unlink()
-    with pytest.raises(LaunchError, match="--leave-out up_w9: matches no symbol"):
-        lab.tune("uniform", leave_out=["up_w9"])
+    for again in (False, True):  # globs are looked at even where nothing is left to be timed
+        with pytest.raises(LaunchError, match="--leave-out up_w9: matches no module of sm_90"):
+            lab.tune("uniform", leave_out=["up_w9"])
+        if not again:
+            lab.tune("uniform")
+
+
+def test_what_is_left_out_is_not_chosen_for_what_it_was_timed_on(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.tune("uniform")
+    assert {bucket["design"] for bucket in lab.buckets} == {"a"}
+    monkeypatch.setattr(tune_command, "_refuse_globs", lambda *_: None)  # nothing is called so
+    assert lab.tune("uniform", leave_out=["*_sm_90_a"]) == []
+    assert {bucket["design"] for bucket in lab.buckets} == {"b"}
 
 
 def test_the_parser_offers_every_routing() -> None:

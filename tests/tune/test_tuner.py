@@ -4,6 +4,7 @@ the portable modules, with a device that a test speaks for.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from generator.runtime.entry import Entry
 from generator.runtime.manifest import load
 from generator.tune import trials, tuner
 from generator.tune.cases import Batch, Setup
+from generator.tune.choose import chosen
 from generator.tune.measured import Measurement
 from generator.tune.timing import Sample
 from generator.tune.tuner import GEMMS, Tuner, first_orders
@@ -67,14 +69,21 @@ def erring(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stages, "relaunch", relaunch)
 
 
+def miscompiled(entry: Entry) -> Entry:
+    return replace(entry, design=WRONG, symbol=f"{entry.symbol}_{WRONG}")
+
+
 @pytest.mark.usefixtures("erring")
 def test_a_rival_whose_result_is_not_the_oracles_is_left_out_and_told() -> None:
     said: list[str] = []
     real = portable()
-    rivals = [replace(real.entries[DOWN][0], design=WRONG), *real.entries[DOWN]]
+    rivals = [miscompiled(real.entries[DOWN][0]), *real.entries[DOWN]]
     tuner = replace(real, entries={**real.entries, DOWN: rivals}, say=said.append)
-    assert down_of(tuner) == down_of(real)
-    [told] = said
+    assert down_of(tuner) == {WRONG} | down_of(real)
+    [(_, found)] = list(tuner.measurements(SETUP))
+    assert {each.us for each in found if each.design == WRONG} == {math.inf}
+    told, again = said
+    assert told == again
     found = re.fullmatch(
         f"not timed: {rivals[0].symbol}: (\\d+) of (\\d+) bits differ from the oracle's", told
     )
@@ -84,27 +93,60 @@ def test_a_rival_whose_result_is_not_the_oracles_is_left_out_and_told() -> None:
 
 
 @pytest.mark.usefixtures("erring")
+def test_what_was_wrong_once_is_not_tried_again() -> None:
+    """Nor is it chosen for the batches that it was timed on before."""
+    said: list[str] = []
+    real = portable()
+    rivals = [miscompiled(real.entries[DOWN][0]), *real.entries[DOWN]]
+    tuner = replace(real, entries={**real.entries, DOWN: rivals}, say=said.append)
+    [(_, first)] = list(tuner.measurements(SETUP))
+    longer = replace(SETUP, batches=(Batch(5, "uniform"),))
+    [(_, second)] = list(tuner.measurements(longer, first))
+    assert WRONG not in {each.design for each in second}
+    assert len(said) == 1
+    right = replace(next(e for e in first if e.design == WRONG), rows=second[0].rows, us=1e-3)
+    taken = [
+        bucket.design for shape in chosen([*first, *second, right]) for bucket in shape.buckets
+    ]
+    assert taken and WRONG not in taken
+
+
+@pytest.mark.usefixtures("erring")
 def test_where_no_result_is_the_oracles_the_layer_is_told() -> None:
     real = portable()
-    wrong = [replace(each, design=WRONG) for each in real.entries[DOWN]]
+    wrong = [miscompiled(each) for each in real.entries[DOWN]]
     tuner = replace(real, entries={**real.entries, DOWN: wrong})
     with pytest.raises(LaunchError, match=f"{DOWN}: no module's result is the oracle's"):
         down_of(tuner)
 
 
+@pytest.mark.parametrize("where", ["is_right", "_replay"])
+@pytest.mark.parametrize(
+    ("said", "told"), [("CUDA error: a stop\nmore", "CUDA error: a stop"), ("", "RuntimeError")]
+)
 def test_what_the_device_stops_at_is_named_with_the_way_on(
-    monkeypatch: pytest.MonkeyPatch,
+    where: str, said: str, told: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stops(*_: object) -> None:
-        raise RuntimeError("CUDA error: an illegal memory access was encountered\nmore of it")
+    def stops(contest: object, entry: Entry) -> bool:
+        raise RuntimeError(said)
 
-    monkeypatch.setattr(trials, "check_entry", stops)
+    monkeypatch.setattr(trials.Contest, where, stops)
     with pytest.raises(LaunchError) as error:
         down_of(portable())
+    assert str(error.value).startswith("[launch] up_w8gn_a8_swiglu_bf16_v1_portable_")
     assert str(error.value).endswith(
-        ": does not run: CUDA error: an illegal memory access was encountered;"
+        f": does not run: {told};"
         " start again with --leave-out and its name, or a glob: it goes on from --trials"
     )
+
+
+def test_a_full_device_is_no_modules_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(contest: object, entry: Entry) -> bool:
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr(trials.Contest, "is_right", full)
+    with pytest.raises(torch.OutOfMemoryError, match="no room"):
+        down_of(portable())
 
 
 def test_tokens_are_drawn_by_the_seed(monkeypatch: pytest.MonkeyPatch) -> None:
