@@ -54,6 +54,11 @@ UNHIDDEN_PROMOTION = 0.75
 # turns: up kernels of int8 per channel at 256 rows an expert took 267 and 240 us (Qwen3-30B-A3B),
 # 580 and 517 (Mixtral-8x7B); down kernels 156 and 154 (one H100, 2026-11-27).
 GATES_IN_TURN = 1.1
+# Loads of warps that are alike, by how many programs share a processor: one alone has nobody who
+# multiplies while it waits. Of 152 timed batches the pick was within 10 % of the fastest 116 times
+# so, within 30 % 148 times and 1.38 times as slow at worst, and 111, 144 and 1.51 without (one
+# H100, 2026-11-27).
+WAITS = {1: 2.0, 2: 1.0, 3: 0.8}
 # Lines of rows that one processor copies by TMA: those of 32 bytes bound int4 in groups of 320.
 LINES_PER_US = 1_600
 
@@ -161,6 +166,7 @@ def gemm_costs(variant: Variant) -> Callable[[Shape], Cost]:
     conversions: dict[int, float] = {}  # by K
     short = design.specialized and block_m > PART_ROWS
     nibbles_first = variant.planes and variant.reads_shared and design.swapped
+    waits = 1.0 if design.specialized else WAITS[min(variant.resident_programs, max(WAITS))]
     two_stages = NIBBLES_IN_TWO_STAGES if design.stages == 2 else 1.0
     repeated = NIBBLES_TWICE if variant.weight_rows < WARP_ROWS * design.warps else 1.0
 
@@ -195,7 +201,7 @@ def gemm_costs(variant: Variant) -> Callable[[Shape], Cost]:
         if shape.k not in conversions:
             conversions[shape.k] = _conversions(variant, shape.k)
         convert_us = share * conversions[shape.k] / INSTRUCTIONS_PER_US
-        chain_us = waves * figures.load_latency_us * (1 + tile_bytes / in_flight)
+        chain_us = waits * waves * figures.load_latency_us * (1 + tile_bytes / in_flight)
         # One group's promotion waits for its dots: it cannot hide behind the next group's loads.
         promotions = block_m * columns_per_program * (groups if group_k else 0)
         promotion_us = share * promotions / PROMOTIONS_PER_US

@@ -287,10 +287,13 @@ def _warp_work(variant: Variant) -> str | None:
 
 
 def _one_stage_of_two_lengths(variant: Variant) -> str | None:
-    """Of two such designs of the seed's groups under ptxas 12.8 both multiplied by descriptors of
-    shared memory that was not theirs; no other design of one or more stages is known to.
+    """Both such designs of int8 in groups of 320 that were run multiplied by descriptors of shared
+    memory that was not theirs (ptxas 12.8); no other design is known to.
     """
-    if variant.gemm is None or variant.design.stages != 1 or "wgmma" not in variant.matrix:
+    design = variant.design
+    if variant.gemm is None or variant.planes or not design.swapped or design.stages != 1:
+        return None
+    if "wgmma" not in variant.matrix:
         return None
     lengths = sorted(set(variant.walk.sizes), reverse=True)
     if len(lengths) == 1:

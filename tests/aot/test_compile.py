@@ -110,9 +110,13 @@ def test_a_failure_names_variant_target_message_and_rule(
 ) -> None:
     broken = tmp_path / "broken"
     shutil.copytree(emitted, broken)
-    small, tall = (
-        next((broken / "down" / CONTRACT / "sm_90").glob(f"{tile}n*.py")) for tile in ("m16", "m64")
-    )
+    plain = [
+        path
+        for path in sorted((broken / "down" / CONTRACT / "sm_90").glob("m*.py"))
+        if "tl.dot(" in path.read_text(encoding="utf-8")
+    ]
+    small = next(path for path in plain if path.stem.startswith("m16n"))
+    tall = next(path for path in plain if '"num_warps": 8' in path.read_text(encoding="utf-8"))
     edit(small, "tl.dot(", "tl.dott(")
     edit(tall, '"num_warps": 8', '"num_warps": 1')
     where = ("--generated", str(broken), "--specs", str(tmp_path))

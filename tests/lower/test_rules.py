@@ -231,9 +231,9 @@ CASES = (
     ),
     Case(  # 320 at 128 is 128 + 128 + 64
         "one_stage_of_two_lengths",
-        gemm(group=320, m=64, n=64, k=128, stages=1, matrix=WGMMA),
+        gemm(group=320, m=64, n=64, k=128, stages=1, operands="weights_first", matrix=WGMMA),
         "one stage of tiles of 128 and 64 K; use 2 stages, or block_k 64",
-        gemm(group=320, m=64, n=64, k=64, stages=1, matrix=WGMMA),
+        gemm(group=320, m=64, n=64, k=64, stages=1, operands="weights_first", matrix=WGMMA),
     ),
     Case(
         "offsets_fit",
