@@ -3,7 +3,7 @@ the assembler that no other figure shows.
 
 ptxas of CUDA 12.8, Triton 3.6's, makes it: of a descriptor of `wgmma` that it computes before a
 loop, it loses the copy that the next one is counted from, and the kernel multiplies what lies
-elsewhere in shared memory, or where there is none. 12.9 assembles the same PTX rightly.
+elsewhere in shared memory, or where there is none. 12.9 keeps it.
 """
 
 from __future__ import annotations
