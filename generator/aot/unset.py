@@ -25,6 +25,8 @@ WGMMA = re.compile(r"[A-Z]GMMA\b")
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
+    """What the way from one instruction to another depends on."""
+
     sets: range  # of uniform registers
     reads: frozenset[int]  # those that are named; a name may stand for several
     to: str | None  # the label it may jump to

@@ -14,10 +14,10 @@ from generator.lower.enumerate import in_usual_order
 from generator.lower.judge import Question, judged, no_legal, on_record, recorded
 from generator.lower.keep import kept
 from generator.lower.measured import UNMEASURED, Measured
-from generator.lower.prune import Rejection
 from generator.lower.rank import RankedBand
 from generator.lower.reaches import reaching
 from generator.lower.rivals import rivals as every_rival
+from generator.lower.rule import Rejection
 from generator.lower.shapes import ShapeSource
 from generator.lower.tuned import UNTUNED, Tuned, legal_tables
 from generator.lower.variant import Design, Variant

@@ -6,11 +6,14 @@ legal value.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Any
-
-from generator.lower.measured import UNMEASURED, Measured
+from generator.lower.measured import Measured
+from generator.lower.resource_rules import (
+    accumulator_registers,
+    miscompiled,
+    shared_memory,
+    spills,
+)
+from generator.lower.rule import Rejection, Rule
 from generator.lower.variant import INT32, Design, Variant
 from generator.lower.warps import (
     LINES,
@@ -27,58 +30,11 @@ from generator.spec.model import Target
 
 # K of the least dot that compiles (Triton 3.6 to 3.9); outer products take one element.
 LEAST_DOT_K = {"int8": 32, "fp16_exact": 16, "rank1": 1}
-PROGRAM_THREADS = 1024  # of one program at most, on every target in sight
 LEAST_WARP_SUMS = 16 * 8  # outputs of the smallest matrix instruction of one warp
 # Of a row that is read twice. 32768 rows of 7168 elements took 292 us in steps of 1024 and 341 of
 # 2048, 8192 of 4096 47 and 52, 128 of 7168 4.7 and 5.0, 8 of 2048 2.3 and 2.2, by four warps (one
 # H100, 2026-11-26, medians of graph replays).
 LONGEST_STEP = 1024
-
-
-# What a rule holds against a variant, said at once or when it is asked for: of some 100,000
-# rejections of a build a few are read, and the way out takes longer to find than the way in.
-Reason = str | Callable[[], str]
-
-
-@dataclass(frozen=True)
-class Rule:
-    """A named reason to reject a variant; `of_design` where its contract does not matter,
-    `of_record` where it was compiled and the compiler's word counts.
-    """
-
-    name: str
-    why: str
-    of_variant: Callable[[Variant], Reason | None] | None = None
-    of_design: Callable[[Design, Target], str | None] | None = None
-    of_record: Callable[[Variant, Measured], str | None] | None = None
-
-    def violation(self, variant: Variant, measured: Measured = UNMEASURED) -> str | None:
-        """What the variant violates, in numbers; None where it keeps the rule."""
-        if self.of_design is not None:
-            return self.of_design(variant.design, variant.target)
-        if self.of_record is not None:
-            return self.of_record(variant, measured)
-        assert self.of_variant is not None
-        reason = self.of_variant(variant)
-        return None if reason is None else _told(reason)
-
-
-@dataclass(frozen=True, slots=True)
-class Rejection:
-    """One design and the rule it breaks."""
-
-    design: Design
-    rule: Rule
-    reason: Reason = field(compare=False)  # follows from the others
-
-    @property
-    def what(self) -> str:
-        """The violated inequality and the way out."""
-        return _told(self.reason)
-
-
-def _told(reason: Reason) -> str:
-    return reason if isinstance(reason, str) else reason()
 
 
 def _strategy_on_target(design: Design, target: Target) -> str | None:
@@ -221,58 +177,6 @@ def _tail_cannot_occur(variant: Variant) -> str | None:
     return f"turns of {unit} K divide every K, a multiple of {K_UNIT}; use tail none"
 
 
-def _shared_memory(variant: Variant) -> Reason | None:
-    limit = variant.target.shared_memory
-    if variant.shared_bytes <= limit:
-        return None
-    return lambda: (
-        f"{variant.shared_bytes} bytes of shared memory > {limit}; {_stages_for(variant)}"
-    )
-
-
-def _stages_for(variant: Variant) -> str:
-    for stages in range(variant.design.stages - 1, 0, -1):
-        if _redesigned(variant, stages=stages).shared_bytes <= variant.target.shared_memory:
-            return f"at most {stages} stages fit"
-    one = _redesigned(variant, stages=1).shared_bytes
-    return f"one stage takes {one}: use smaller tiles"
-
-
-def _redesigned(variant: Variant, **changes: Any) -> Variant:
-    return replace(variant, design=replace(variant.design, **changes))
-
-
-def _accumulator_registers(variant: Variant) -> Reason | None:
-    need = variant.registers
-    if need is None or need.needed <= need.limit:
-        return None
-    return lambda: (
-        f"{need.held} registers of sums + {need.beside} > {need.limit} a thread;"
-        f" {_room_for(variant)}"
-    )
-
-
-def _room_for(variant: Variant) -> str:
-    """More warps share the sums; fewer leave more registers to each thread."""
-    own, most = variant.design.warps, PROGRAM_THREADS // variant.target.warp_size
-    powers = [1 << power for power in range(most.bit_length())]
-    more = [warps for warps in powers if warps > own]
-    fewer = [warps for warps in reversed(powers) if warps < own]
-    for warps in more + fewer:
-        need = _redesigned(variant, warps=warps).registers
-        if need is not None and need.needed <= need.limit:
-            return f"{warps} warps hold them"
-    return "use smaller tiles"
-
-
-def _spills(variant: Variant, measured: Measured) -> str | None:
-    return measured.spills(variant)
-
-
-def _miscompiled(variant: Variant, measured: Measured) -> str | None:
-    return measured.miscompiled(variant)
-
-
 def _warp_work(variant: Variant) -> str | None:
     design = variant.design
     if variant.gemm is None or design.block_m is None or design.block_n is None:
@@ -365,19 +269,17 @@ RULES = (
     Rule("offsets_fit", "an offset that wraps reads another expert's weights", _offsets_fit),
     Rule("accept_multiples", "a target may promise to run any layer", _accept_multiples),
     Rule("warp_work", "a warp without a whole matrix instruction repeats another's", _warp_work),
-    Rule(
-        "accumulator_registers", "sums that do not fit in registers spill", _accumulator_registers
-    ),
-    Rule("shared_memory", "a program over the limit does not start", _shared_memory),
+    Rule("accumulator_registers", "sums that do not fit in registers spill", accumulator_registers),
+    Rule("shared_memory", "a program over the limit does not start", shared_memory),
     Rule(
         "spills",
         "compilers trade registers for programs that run side by side, as nothing foretells",
-        of_record=_spills,
+        of_record=spills,
     ),
     Rule(
         "miscompiled",
         "an assembler may err in one kernel of thousands, as only its code shows",
-        of_record=_miscompiled,
+        of_record=miscompiled,
     ),
 )
 

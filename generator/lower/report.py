@@ -48,7 +48,8 @@ from generator.lower.layer_contract import (
 from generator.lower.measured import Measured
 from generator.lower.plan import Plan, lower
 from generator.lower.program import LISTED, Program, Selection, has_gemms, plan_bands, program
-from generator.lower.prune import RULES, Rejection
+from generator.lower.prune import RULES
+from generator.lower.rule import Rejection
 from generator.lower.shapes import Users, users
 from generator.lower.tuned import tuned
 from generator.lower.variant import Variant

@@ -15,7 +15,7 @@ from generator.lower.bands import Band
 from generator.lower.contract import Contract, GemmContract
 from generator.lower.judge import Question, in_orders, judged, recorded
 from generator.lower.measured import Measured, alike
-from generator.lower.prune import Rejection
+from generator.lower.rule import Rejection
 from generator.lower.shapes import ShapeSource
 from generator.lower.variant import Design, Variant
 from generator.spec.model import Target, Tuning

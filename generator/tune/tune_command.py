@@ -77,8 +77,11 @@ def tune(options: Options, say: Say, progress: Say) -> int:
             for found in _timed(tuner, left, tuple(known), progress):
                 measured.append(options.trials, conditions, found)
                 known += found
-    symbol = "{0.contract}_" + target.name + "_{0.design}"
-    shapes = chosen(each for each in known if not _matches(symbol.format(each), options.leave_out))
+    shapes = chosen(
+        each
+        for each in known
+        if not _matches(f"{each.contract}_{target.name}_{each.design}", options.leave_out)
+    )
     replace_file(options.out, text(on, target.name, shapes).encode())
     buckets = sum(len(each.buckets) for each in shapes)
     designs_taken = len({(s.contract, b.design) for s in shapes for b in s.buckets})

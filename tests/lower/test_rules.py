@@ -15,12 +15,12 @@ from generator.lower.prune import (
     RECORD_RULES,
     RULES,
     VARIANT_RULES,
-    Rejection,
     reject,
     reject_design,
     reject_recorded,
     reject_variant,
 )
+from generator.lower.rule import Rejection
 from generator.lower.variant import Design, Variant
 from generator.spec.model import AcceptMultiples
 from tests.lower.conftest import (
