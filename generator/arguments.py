@@ -191,6 +191,7 @@ def _measuring(verbs: Verbs) -> None:
         choices=ROUTINGS,
         help="how tokens choose experts; default: uniform",
     )
+    _device_option(bench)
     bench.add_argument("--stages", action="store_true", help="each stage alone too")
     bench.add_argument(
         "--baselines",
@@ -258,6 +259,7 @@ def _tuning(verbs: Verbs) -> None:
         metavar="GLOB",
         help="symbols of modules that are not to be timed, such as one that the device stopped at",
     )
+    _device_option(tune)
     tune.add_argument("--seed", type=int, default=0, help="of weights, tokens and routing")
     tune.add_argument("--jobs", type=int, default=_cores(), metavar="N", help="default: one a core")
 
@@ -267,6 +269,12 @@ def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _device_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--device", type=int, metavar="N", help="the GPU, by number; default: torch's current one"
+    )
 
 
 def _worker_options(parser: argparse.ArgumentParser) -> None:

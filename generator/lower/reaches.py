@@ -2,9 +2,9 @@
 where it counts experts, up to a number of them; one that reaches further does more work, so the
 shortest that suffices goes first.
 
-Numbers are of one H100, 2026-11-26, medians of graph replays. A program to a row of 2048 elements
-takes 1.7 us at 8 rows and 80 at 32768 by four warps, 1.6 and 82 by eight, two rows to a program 2.1
-and 74: bands of rows would keep twice the designs for little.
+Numbers are of one H100, medians of graph replays. 4096 rows of 2048 elements take 8.6 us by one,
+two and four warps a row, 32768 of them 55, 52 and 51 (2026-11-27): bands of rows would keep twice
+the designs for little.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def _worth(variant: Variant, reaches: list[Reach], sources: Sequence[ShapeSource
     """Reaches that get a design of their own, shortest first; the last takes every layer."""
     operation, source = variant.contract.operation, _source(variant)
     if operation in ("quantize", "requantize"):
-        # In steps, a row is read twice: 388 rows of 512 take 2.1 us so and 1.9 held whole, 388 of
-        # 1280 take 2.8 and 2.4, but 32768 of 2048 take 89 and 80.
+        # In steps, a row is read twice: 388 rows of 512 took 2.1 us so and 1.9 held whole, 388 of
+        # 1280 took 2.8 and 2.4, but 32768 of 2048 took 89 and 80 (2026-11-26).
         sources = [each for each in sources if each.rows > DISPATCHED_ROWS]
     if operation == "dispatch":  # what none reaches, three kernels do
         return _needed(reaches, sources) or reaches[-1:]

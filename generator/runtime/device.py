@@ -44,6 +44,22 @@ def here() -> torch.device:
     return torch.device("cuda")
 
 
+def on(index: int | None) -> AbstractContextManager[object]:
+    """Make a GPU the current one, by its number as torch counts them; None leaves it. Raises
+    LaunchError where this process has no such GPU, or runs kernels by the interpreter.
+    """
+    if index is None:
+        return nullcontext()
+    count = torch.cuda.device_count()
+    if not 0 <= index < count:
+        fix = f"name one of 0 .. {count - 1}" if count else "leave it out, or run where one is"
+        raise LaunchError(Finding(f"--device {index}", f"of {count} GPUs there is none", fix))
+    if interpreter.active():
+        what, fix = "kernels run on the CPU interpreter", f"unset {interpreter.FLAG}"
+        raise LaunchError(Finding(f"--device {index}", what, fix))
+    return torch.cuda.device(index)
+
+
 def runs(entry: Entry, target: Target, device: torch.device) -> bool:
     """Whether a device can start a module of a target: its own or another's."""
     if interpreter.active():

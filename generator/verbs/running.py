@@ -31,6 +31,7 @@ def probe(options: argparse.Namespace) -> int:
 
 
 def bench(options: argparse.Namespace) -> int:
+    from generator.runtime.device import on
     from generator.tune import command
 
     asked = command.Options(
@@ -49,10 +50,12 @@ def bench(options: argparse.Namespace) -> int:
         seed=options.seed,
         command=_typed(options),
     )
-    return command.bench(asked, _say, _progress)
+    with on(options.device):
+        return command.bench(asked, _say, _progress)
 
 
 def tune(options: argparse.Namespace) -> int:
+    from generator.runtime.device import on
     from generator.tune import tune_command
 
     asked = tune_command.Options(
@@ -68,7 +71,8 @@ def tune(options: argparse.Namespace) -> int:
         seed=options.seed,
         command=_typed(options),
     )
-    return tune_command.tune(asked, _say, _progress)
+    with on(options.device):
+        return tune_command.tune(asked, _say, _progress)
 
 
 def _say(line: str) -> None:

@@ -43,11 +43,10 @@ def _high(w):
 
 @triton.jit
 def _quotient(x, scale, inverse):
-    """x / scale as IEEE 754 rounds it, where it does not underflow: the second step starts within
-    an ulp, and `inverse` is the rounded 1 / scale (Markstein, IBM J. Res. Dev. 34, 1990).
+    """x / scale to within an ulp, and beside (n + 1/2) * scale as IEEE 754 rounds it: one step from
+    the rounded 1 / scale (Markstein, IBM J. Res. Dev. 34, 1990). It rounds to the same code.
     """
     q = x * inverse
-    q = tl.fma(tl.fma(q, -scale, x), inverse, q)
     return tl.fma(tl.fma(q, -scale, x), inverse, q)
 
 

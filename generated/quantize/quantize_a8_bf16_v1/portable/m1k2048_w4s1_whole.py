@@ -25,11 +25,10 @@ UNIT_K = tl.constexpr(32)  # K is a multiple of it, so loads stay 16 bytes wide
 
 @triton.jit
 def _quotient(x, scale, inverse):
-    """x / scale as IEEE 754 rounds it, where it does not underflow: the second step starts within
-    an ulp, and `inverse` is the rounded 1 / scale (Markstein, IBM J. Res. Dev. 34, 1990).
+    """x / scale to within an ulp, and beside (n + 1/2) * scale as IEEE 754 rounds it: one step from
+    the rounded 1 / scale (Markstein, IBM J. Res. Dev. 34, 1990). It rounds to the same code.
     """
     q = x * inverse
-    q = tl.fma(tl.fma(q, -scale, x), inverse, q)
     return tl.fma(tl.fma(q, -scale, x), inverse, q)
 
 
@@ -47,7 +46,8 @@ def quantize_a8_bf16_v1_portable_m1k2048_w4s1_whole(
     row = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     expert = tl.load(row_expert_ptr + row, mask=row < rows, other=-1)
     owned = expert >= 0
-    k = tl.arange(0, BLOCK_K)
+    # A thread's columns come in eights: more at once would part the loads of a warp.
+    k = tl.max_contiguous(tl.arange(0, BLOCK_K), 8)
     x_ptrs = x_ptr + row.to(tl.int64)[:, None] * K + k
     inv_smooth_ptrs = inv_smooth_ptr + expert.to(tl.int64)[:, None] * K + k
     code_ptrs = code_ptr + row.to(tl.int64)[:, None] * K + k
@@ -62,12 +62,14 @@ def quantize_a8_bf16_v1_portable_m1k2048_w4s1_whole(
     scale = tl.where(scale < SCALE_FLOOR, 1.0, scale)
     tl.store(scale_ptr + row, tl.where(finite, scale, float("nan")), mask=owned)
     inverse = tl.div_rn(1.0, scale)
-    keep = tl.where(finite, -1, 0)[:, None]  # codes of a row that is not finite are 0
+    known = finite[:, None]
 
     v = _quotient(x, scale[:, None], inverse[:, None])
     # Adding 1.5 * 2**23 rounds half to even and leaves the code in the low byte.
     q = (v + 12582912.0).to(tl.int32, bitcast=True)
-    tl.store(code_ptrs, (q & keep).to(tl.int8), mask=ok)
+    tl.store(code_ptrs, q.to(tl.int8), mask=ok & known)
+    # Codes of a row that is not finite are 0.
+    tl.store(code_ptrs, tl.zeros_like(q).to(tl.int8), mask=ok & ~known)
 
 
 OPTIONS = {"num_warps": 4, "num_stages": 1, "enable_fp_fusion": False}

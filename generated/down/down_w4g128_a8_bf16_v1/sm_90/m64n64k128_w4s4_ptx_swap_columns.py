@@ -17,7 +17,7 @@ GROUP_K = tl.constexpr(128)  # K elements that share one weight scale
 PLANE_K = tl.constexpr(128)  # byte j of a block holds K elements j (low) and PLANE_K + j (high)
 
 # Design: how this module computes it.
-BLOCK_M = tl.constexpr(16)  # rows per program
+BLOCK_M = tl.constexpr(64)  # rows per program
 BLOCK_N = tl.constexpr(64)  # columns per program
 NIBBLE = tl.constexpr(0.0625)  # weights are multiplied 16 times too large
 
@@ -49,7 +49,7 @@ def _high(w):
 
 
 @triton.jit(do_not_specialize=["n_tiles", "group_pairs"])
-def down_w4g128_a8_bf16_v1_sm_90_m16n64k128_w4s4_ptx_swap(
+def down_w4g128_a8_bf16_v1_sm_90_m64n64k128_w4s4_ptx_swap_columns(
     x_ptr,  # int8 [rows, K], rows sorted by expert
     x_scale_ptr,  # fp32 [rows]
     w_ptr,  # int8 [experts, N, K // 2], two int4 a byte, in planes
@@ -61,14 +61,17 @@ def down_w4g128_a8_bf16_v1_sm_90_m16n64k128_w4s4_ptx_swap(
     n_tiles,  # N // BLOCK_N
     group_pairs,  # K // (2 * GROUP_K)
 ):
-    tile = tl.program_id(0)
+    # Programs that run side by side share rows, and read an expert's weights in a row.
+    program = tl.program_id(1) * tl.num_programs(0) + tl.program_id(0)
+    tile = program // n_tiles
+    column = program % n_tiles
     expert = tl.load(tile_expert_ptr + tile)
     N = n_tiles * BLOCK_N
     K = group_pairs * (2 * GROUP_K)
     row_bytes = K // 2
     rows = tl.load(tile_start_ptr + tile) + tl.arange(0, BLOCK_M)
     row_ok = rows < tl.load(tile_end_ptr + tile)
-    cols = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    cols = column * BLOCK_N + tl.arange(0, BLOCK_N)
     y_ptrs = y_ptr + rows[:, None] * N + cols
     if expert < 0:
         # Rows that no expert owns are exact zeros.
@@ -77,7 +80,6 @@ def down_w4g128_a8_bf16_v1_sm_90_m16n64k128_w4s4_ptx_swap(
         return
     k128 = tl.arange(0, 128)
     x_ptrs = x_ptr + rows[:, None] * K
-    x_scale = tl.load(x_scale_ptr + rows, mask=row_ok, other=0.0)
     w_ptrs = w_ptr + expert.to(tl.int64) * (N * row_bytes) + cols[:, None] * row_bytes
     w_scale_ptrs = w_scale_ptr + expert.to(tl.int64) * (N * 2 * group_pairs) + cols
 
@@ -104,6 +106,7 @@ def down_w4g128_a8_bf16_v1_sm_90_m16n64k128_w4s4_ptx_swap(
         w_scale0 = next_w_scale0
         w_scale1 = next_w_scale1
 
+    x_scale = tl.load(x_scale_ptr + rows, mask=row_ok, other=0.0)
     tl.store(y_ptrs, tl.trans((acc * x_scale[None, :]).to(tl.bfloat16)), mask=row_ok[:, None])
 
 
