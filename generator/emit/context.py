@@ -202,7 +202,8 @@ def _scales(variant: Variant, gemm: GemmContract) -> tuple[Any, ...]:
         return ("1",)
     if variant.tail:
         return ("scales", Line("scales", "(K + GROUP_K - 1) // GROUP_K"))
-    return ("groups",) if variant.walk.groups == 1 else ("2 * group_pairs",)
+    groups = variant.walk.groups
+    return (variant.turns if groups == 1 else f"{groups} * {variant.turns}",)
 
 
 def _order_constants(design: Design) -> list[Constant]:

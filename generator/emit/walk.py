@@ -19,6 +19,7 @@ from generator.emit.walk_text import (
     Part,
     Promotion,
     Step,
+    Sum,
     TailText,
     WalkText,
 )
@@ -88,8 +89,8 @@ class Names:
         for each in self.lengths:
             if each.name == "BLOCK_K":  # a tile's length says nothing of its multiples
                 continue
-            if length == 2 * each.value:
-                return f"2 * {each.name}"
+            if length in (2 * each.value, 4 * each.value):
+                return f"{length // each.value} * {each.name}"
             if 2 * length == each.value:
                 return f"{each.name} // 2"
         return str(length)
@@ -186,10 +187,12 @@ class Names:
     @property
     def scales_of_a_turn(self) -> str:
         """Elements from one turn's scales to the next."""
-        row = self.sums[0].scale_row
-        if self.groups > 1:
-            row = f"{self.groups} * {row}"
+        row = self._row_of_scales(self.sums[0], self.groups)
         return f"({row})" if " " in row else row
+
+    def _row_of_scales(self, each: Sum, group: int) -> str:
+        """Elements from the first group's scales of a turn to those of another."""
+        return each.scale_row if group == 1 else f"{group} * {each.scale_row}"
 
     def totals(self) -> tuple[str, ...]:
         return tuple(
@@ -209,7 +212,7 @@ class Names:
                 each.scale_pointers,
                 "" if last else each.scale_row,
                 " * NIBBLE" if self.times_16 else "",
-                f" + {each.scale_row}" if group else "",
+                f" + {self._row_of_scales(each, group)}" if group else "",
             )
             for group in range(self.groups)
             for each in self.sums
@@ -298,7 +301,9 @@ def _inner(variant: Variant, *, in_chunks: bool) -> str:
 def _cut(variant: Variant) -> str:
     """What a turn covers, in a comment."""
     walk = variant.walk
-    what = "One group" if walk.groups == 1 else "Two groups, one in each plane"
+    what = {1: "One group", 2: "Two groups", 4: "Four groups"}[walk.groups]
+    if walk.groups == 2 and variant.planes:
+        what += ", one in each plane"
     if variant.design.dot == "rank1":
         return f"{what}, in outer products of one K element each."
     if variant.planes and walk.groups == 1:

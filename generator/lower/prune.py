@@ -25,7 +25,7 @@ from generator.lower.warps import (
     run_bytes,
     stages_of_group,
 )
-from generator.packing import K_UNIT, block_length
+from generator.packing import K_UNIT
 from generator.spec.model import Target
 
 # K of the least dot that compiles (Triton 3.6 to 3.9); outer products take one element.
@@ -91,19 +91,29 @@ def _short_steps(design: Design, target: Target) -> str | None:
 
 
 def _block_k_exceeds_group(variant: Variant) -> str | None:
-    gemm, block_k = variant.gemm, variant.design.block_k
-    if gemm is None or block_k is None:
+    block_k = variant.design.block_k
+    if variant.gemm is None or block_k is None:
         return None
-    if variant.planes:
-        longest = block_length(gemm.group_k) // 2
-        what = f"plane {longest} of a block"
-    elif gemm.group_k is not None:
-        longest, what = gemm.group_k, f"group {gemm.group_k}"
-    else:
+    longest = variant.longest_tile
+    if longest is None or block_k <= longest:
         return None
-    if block_k <= longest:
-        return None
+    if variant.doubles and longest & (longest - 1) == 0:
+        return _doubled(variant)
+    what = f"plane {longest} of a block" if variant.planes else f"group {longest}"
     return f"block_k {block_k} > {what}; at most {1 << (longest.bit_length() - 1)} fits"
+
+
+def _doubled(variant: Variant) -> str | None:
+    """Two tiles in a row are for rows that are whole turns, and sums that one dot makes."""
+    gemm, design, longest = variant.gemm, variant.design, variant.longest_tile
+    assert gemm is not None
+    turns, fix = f"turns of 2 tiles of {longest}", f"use block_k {longest}"
+    if design.specialized or gemm.requantizes or design.dot != "int8":
+        return f"{turns} are for warps that are alike and int8 dots of codes; {fix}"
+    if design.tail == "any":
+        return f"{turns} leave whole groups behind; use tail none, or block_k {longest}"
+    tiles = len(variant.walk.tiles) // 2
+    return None if tiles == 1 else f"{turns}, of which a group has {tiles} anyway; {fix}"
 
 
 def _specialized_walk(variant: Variant) -> str | None:

@@ -14,9 +14,9 @@ from generator.lower.contract import Contract, GemmContract
 from generator.lower.derived import derived
 from generator.lower.exactness import Proof, prove
 from generator.lower.registers import Registers, registers
-from generator.lower.walk import Tail, Walk, planes_walk, rows_walk, tail
+from generator.lower.walk import Tail, Walk, doubled, planes_walk, rows_walk, tail
 from generator.lower.warps import LOADING, ring_bytes, stage_k
-from generator.packing import K_UNIT
+from generator.packing import K_UNIT, block_length
 from generator.spec.model import Limits, Target
 
 # Row-wise kernels mask the end of a row; rows that are multiples of this keep their accesses 16
@@ -141,6 +141,20 @@ class Variant:
         """Whether weights are nibbles in planes."""
         return self.gemm is not None and self.gemm.packing == "planes"
 
+    @property
+    def longest_tile(self) -> int | None:
+        """Stored elements that one dot may take: of a plane, or a group; None where one scale has
+        all of an unpacked row.
+        """
+        assert self.gemm is not None
+        group_k = self.gemm.group_k
+        return block_length(group_k) // 2 if self.planes else group_k
+
+    @property
+    def doubles(self) -> bool:
+        """Whether a tile is twice as long as a dot may be, and a turn does two in a row."""
+        return self.longest_tile is not None and self.design.block_k == 2 * self.longest_tile
+
     @derived
     def walk(self) -> Walk:
         """One turn of the loop over K."""
@@ -148,6 +162,8 @@ class Variant:
         assert gemm is not None and block_k is not None
         if self.design.dot == "rank1":
             return self._walk(loop=gemm.group_k is not None or self.planes)
+        if self.doubles:
+            return doubled(self._walk(loop=False), grouped=gemm.group_k is not None)
         whole = self._walk(loop=False)
         if whole.dots <= len(whole.tiles[0].planes):  # one tile
             return whole
@@ -162,9 +178,10 @@ class Variant:
     def _walk(self, *, loop: bool) -> Walk:
         gemm, block_k = self.gemm, self.design.block_k
         assert gemm is not None and block_k is not None
+        tile = min(block_k, self.longest_tile or block_k)
         if self.planes:
-            return planes_walk(gemm.group_k, block_k, loop=loop, tight=gemm.requantizes)
-        return rows_walk(gemm.group_k or block_k, block_k, loop=loop)
+            return planes_walk(gemm.group_k, tile, loop=loop, tight=gemm.requantizes)
+        return rows_walk(gemm.group_k or tile, tile, loop=loop)
 
     @derived
     def tail(self) -> Tail | None:
@@ -396,4 +413,4 @@ class Variant:
         assert self.gemm is not None
         if self.gemm.group_k is None:
             return "k_blocks" if self.planes else "k_tiles"
-        return "group_pairs" if self.walk.groups == 2 else "groups"
+        return {1: "groups", 2: "group_pairs", 4: "group_fours"}[self.walk.groups]

@@ -1,14 +1,14 @@
 """The walk along K: exact power-of-two tiles, so that nothing is masked.
 
-A turn of the outer loop covers one group, a pair of short int4 groups, or a step of a row whose
-scale covers all K. Within a turn, tiles lie in a row, or equal ones repeat in an inner loop before
-the rest. A tile of int8 weights meets one tile of rows; a tile of int4 bytes meets two, one for
-each plane, half a block apart.
+A turn of the outer loop covers one group, a pair of short int4 groups, twice either where the
+design's tile is twice as long, or a step of a row whose scale covers all K. Within a turn, tiles
+lie in a row, or equal ones repeat in an inner loop before the rest. A tile of int8 weights meets
+one tile of rows; a tile of int4 bytes meets two, one for each plane, half a block apart.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from generator.lower.derived import derived
@@ -182,6 +182,26 @@ def planes_walk(group_k: int | None, block_k: int, *, loop: bool, tight: bool = 
         Advance(block_k, block_k),
         tiles(0, 0, left),
         Advance(left + half, left),  # past the other plane
+    )
+
+
+@cache
+def doubled(walk: Walk, *, grouped: bool) -> Walk:
+    """Two turns in one, so that a row is read by runs twice as long. `grouped`: scales differ."""
+
+    def second(tile: Tile) -> Tile:
+        planes = tuple(
+            Plane(each.offset + walk.rest.rows, each.group + (walk.groups if grouped else 0))
+            for each in tile.planes
+        )
+        return Tile(tile.offset + walk.rest.weights, tile.size, planes)
+
+    return replace(
+        walk,
+        unit_k=2 * walk.unit_k,
+        groups=2 * walk.groups if grouped else walk.groups,
+        tiles=walk.tiles + tuple(map(second, walk.tiles)),
+        rest=Advance(2 * walk.rest.rows, 2 * walk.rest.weights),
     )
 
 

@@ -612,7 +612,7 @@ def test_no_legal_design_names_each_rule_with_an_example() -> None:
             "dot": ("int8",),
             "block_m": (16,),
             "block_n": (32,),
-            "block_k": (16, 256, 512),
+            "block_k": (16, 512, 1024),
             "warps": (4,),
             "stages": (2,),
             "tail": ("none",),
@@ -628,8 +628,8 @@ def test_no_legal_design_names_each_rule_with_an_example() -> None:
         " a dot of K = 16 < 32; use block_k 32 or more (matrix instructions have a least K);"
         " widen the design space of the spec, or mend the target's limits",
         "[build] down_w8g128_a8_bf16_v1 on lab: no legal design:"
-        " block_k_exceeds_group rejects 2 of 3, such as m16n32k256_w4s2:"
-        " block_k 256 > group 128; at most 128 fits"
+        " block_k_exceeds_group rejects 2 of 3, such as m16n32k512_w4s2:"
+        " block_k 512 > group 128; at most 128 fits"
         " (a tile that crosses a group would mix two scales, or waste masked lanes);"
         " widen the design space of the spec, or mend the target's limits",
     ]

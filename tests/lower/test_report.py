@@ -227,8 +227,10 @@ def test_every_design_is_legal_or_rejected_by_a_rule_with_its_inequality() -> No
     [facts] = contract(DOWN, "sm_90").targets
     assert facts.enumerated == facts.legal + sum(each.rejected for each in facts.rejected)
     block = next(each for each in facts.rejected if each.rule == "block_k_exceeds_group")
-    assert block.example == "m16n32k256_w4s1"
-    assert block.what == "block_k 256 > group 128; at most 128 fits"
+    assert block.example == "m16n32k256_w4s1_tail"
+    assert block.what == (
+        "turns of 2 tiles of 128 leave whole groups behind; use tail none, or block_k 128"
+    )
     assert block.why.startswith("a tile that crosses a group")
 
 

@@ -174,15 +174,34 @@ CASES = (
     ),
     Case(  # a block of two groups of 64: each plane is one of them
         "block_k_exceeds_group",
+        nibbles(64, 256),
+        "block_k 256 > plane 64 of a block; at most 64 fits",
         nibbles(64, 128),
-        "block_k 128 > plane 64 of a block; at most 64 fits",
-        nibbles(64, 64),
     ),
     Case(  # the whole row is one group, and a block of it 256
         "block_k_exceeds_group",
+        nibbles("channel", 512),
+        "block_k 512 > plane 128 of a block; at most 128 fits",
         nibbles("channel", 256),
-        "block_k 256 > plane 128 of a block; at most 128 fits",
-        nibbles("channel", 128),
+    ),
+    Case(  # a turn of two groups
+        "block_k_exceeds_group",
+        gemm(group=128, k=256, tail="any"),
+        "turns of 2 tiles of 128 leave whole groups behind; use tail none, or block_k 128",
+        gemm(group=128, k=256),
+    ),
+    Case(
+        "block_k_exceeds_group",
+        gemm(group=128, k=256, dot="fp16_exact", dots=("fp16_exact",)),
+        "turns of 2 tiles of 128 are for warps that are alike and int8 dots of codes;"
+        " use block_k 128",
+        gemm(group=128, k=128, dot="fp16_exact", dots=("fp16_exact",)),
+    ),
+    Case(  # two blocks make a group, and one after the other is two tiles already
+        "block_k_exceeds_group",
+        nibbles(512, 256),
+        "turns of 2 tiles of 128, of which a group has 2 anyway; use block_k 128",
+        nibbles(512, 128),
     ),
     Case(  # half of 320 is no power of two
         "block_k_exceeds_group",
@@ -449,7 +468,7 @@ def test_nothing_spills_that_is_not_on_record() -> None:
 
 
 def test_first_rule_in_order_gives_the_reason() -> None:
-    both = gemm(group=32, k=64, m=16, n=32, warps=8)
+    both = gemm(group=32, k=128, m=16, n=32, warps=8)
     assert list(violations(both)) == ["block_k_exceeds_group", "warp_work"]
     rejection = reject(both)
     assert rejection is not None

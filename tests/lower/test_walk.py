@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import accumulate
 
 import pytest
@@ -17,6 +18,7 @@ from generator.lower.walk import (
     Tile,
     Walk,
     cut,
+    doubled,
     planes_walk,
     rows_walk,
     tail,
@@ -269,6 +271,24 @@ def test_planes_meet_the_rows_of_their_own_group_and_groups_ascend(
 )
 def test_loop_over_planes_by_hand(group: int, block_k: int, tight: bool, expected: Walk) -> None:
     assert planes_walk(group, block_k, loop=True, tight=tight) == expected
+
+
+@quick
+@given(int4_walks(), int8_groups, powers, st.booleans())
+def test_doubled_is_two_turns_in_a_row(
+    walks: tuple[int | None, Walk, Walk], length: int | None, block_k: int, planes: bool
+) -> None:
+    once = walks[1] if planes else rows_walk(length or block_k, block_k, loop=False)
+    for grouped in (True, False):
+        twice = doubled(once, grouped=grouped)
+        added = once.groups if grouped else 0
+        second = [
+            replace(tile, planes=tuple(replace(p, group=p.group + added) for p in tile.planes))
+            for tile in (moved(each, end(once)) for each in turn(once))
+        ]
+        assert list(turn(twice)) == [*turn(once), *second]
+        assert end(twice) == Advance(2 * end(once).rows, 2 * end(once).weights)
+        assert (twice.unit_k, twice.groups) == (2 * once.unit_k, once.groups + added)
 
 
 def test_short_groups_are_walked_in_pairs_and_rows_without_groups_in_blocks() -> None:
