@@ -241,7 +241,8 @@ def lengths(variant: Variant) -> tuple[Length, ...]:
     if gemm.group_k is not None:
         named.append(Length("GROUP_K", gemm.group_k, "K elements that share one weight scale"))
     if variant.planes and gemm.group_k != walk.unit_k // walk.groups:
-        named.append(Length("BLOCK", walk.unit_k, "K elements of a block: two planes of nibbles"))
+        block = walk.unit_k // 2 if variant.doubles else walk.unit_k
+        named.append(Length("BLOCK", block, "K elements of a block: two planes of nibbles"))
     stepwise = walk.repeat > 0 and walk.step.rows == design.block_k > 1
     if stepwise or (gemm.group_k is None and not variant.planes):
         named.append(Length("BLOCK_K", design.block_k, "K elements per dot"))
@@ -302,8 +303,8 @@ def _cut(variant: Variant) -> str:
     """What a turn covers, in a comment."""
     walk = variant.walk
     what = {1: "One group", 2: "Two groups", 4: "Four groups"}[walk.groups]
-    if walk.groups == 2 and variant.planes:
-        what += ", one in each plane"
+    if any(len({plane.group for plane in tile.planes}) > 1 for tile in walk.tiles + walk.repeated):
+        what += ", one in each plane" if walk.groups == 2 else ", one in each plane of two blocks"
     if variant.design.dot == "rank1":
         return f"{what}, in outer products of one K element each."
     if variant.planes and walk.groups == 1:

@@ -29,7 +29,8 @@ def kept(
     # Where all was timed, the model adds the shortest and the tallest tile for shapes that none of
     # them takes: so calls of any rows have one not far off, and up and down one in common.
     for band in dict.fromkeys((every_band[0], every_band[-1])) if whole else every_band:
-        in_band = [v for v in legal if v.design.block_m == band.block_m]
+        # Turns of two tiles refuse every second K: only a timing can say that they are worth it.
+        in_band = [v for v in legal if v.design.block_m == band.block_m and not v.doubles]
         missed = _missed(variants, sources, band) if whole else sources
         variants += covering(in_band, missed, band)
     own = list(dict.fromkeys(variants))

@@ -95,25 +95,10 @@ def _block_k_exceeds_group(variant: Variant) -> str | None:
     if variant.gemm is None or block_k is None:
         return None
     longest = variant.longest_tile
-    if longest is None or block_k <= longest:
+    if longest is None or block_k <= longest or variant.doubles:
         return None
-    if variant.doubles and longest & (longest - 1) == 0:
-        return _doubled(variant)
     what = f"plane {longest} of a block" if variant.planes else f"group {longest}"
     return f"block_k {block_k} > {what}; at most {1 << (longest.bit_length() - 1)} fits"
-
-
-def _doubled(variant: Variant) -> str | None:
-    """Two tiles in a row are for rows that are whole turns, and sums that one dot makes."""
-    gemm, design, longest = variant.gemm, variant.design, variant.longest_tile
-    assert gemm is not None
-    turns, fix = f"turns of 2 tiles of {longest}", f"use block_k {longest}"
-    if design.specialized or gemm.requantizes or design.dot != "int8":
-        return f"{turns} are for warps that are alike and int8 dots of codes; {fix}"
-    if design.tail == "any":
-        return f"{turns} leave whole groups behind; use tail none, or block_k {longest}"
-    tiles = len(variant.walk.tiles) // 2
-    return None if tiles == 1 else f"{turns}, of which a group has {tiles} anyway; {fix}"
 
 
 def _specialized_walk(variant: Variant) -> str | None:
@@ -185,6 +170,20 @@ def _tail_cannot_occur(variant: Variant) -> str | None:
         return None
     unit = variant.walk.unit_k
     return f"turns of {unit} K divide every K, a multiple of {K_UNIT}; use tail none"
+
+
+def _two_tiles_a_turn(variant: Variant) -> str | None:
+    gemm, design = variant.gemm, variant.design
+    if gemm is None or not variant.doubles or design.dot == "rank1":
+        return None
+    longest = variant.longest_tile
+    turns, fix = f"turns of 2 tiles of {longest}", f"use block_k {longest}"
+    if design.specialized or gemm.requantizes or design.dot != "int8":
+        return f"{turns} are for warps that are alike and int8 dots of codes; {fix}"
+    if design.tail == "any":
+        return f"{turns} may leave a whole one behind; use tail none, or block_k {longest}"
+    tiles = len(variant.walk.tiles) // 2
+    return None if tiles == 1 else f"{turns}, of which a group has {tiles} anyway; {fix}"
 
 
 def _warp_work(variant: Variant) -> str | None:
@@ -271,6 +270,11 @@ RULES = (
     ),
     Rule("accumulator_exact", "a group's sum must be the exact integer", _accumulator_exact),
     Rule("tail_cannot_occur", "text that never runs is not emitted", _tail_cannot_occur),
+    Rule(
+        "two_tiles_a_turn",
+        "a turn of two tiles is whole turns of one, each of a single dot",
+        _two_tiles_a_turn,
+    ),
     Rule(
         "one_stage_of_two_lengths",
         "an assembler loses what descriptors of the shorter tile are counted from",

@@ -152,8 +152,10 @@ class Variant:
 
     @property
     def doubles(self) -> bool:
-        """Whether a tile is twice as long as a dot may be, and a turn does two in a row."""
-        return self.longest_tile is not None and self.design.block_k == 2 * self.longest_tile
+        """Whether a GEMM's tile is twice as long as a dot may be, and a turn does two in a row."""
+        if self.gemm is None or self.longest_tile is None:
+            return False
+        return self.design.block_k == 2 * self.longest_tile
 
     @derived
     def walk(self) -> Walk:
@@ -178,7 +180,7 @@ class Variant:
     def _walk(self, *, loop: bool) -> Walk:
         gemm, block_k = self.gemm, self.design.block_k
         assert gemm is not None and block_k is not None
-        tile = min(block_k, self.longest_tile or block_k)
+        tile = block_k // 2 if self.doubles else block_k
         if self.planes:
             return planes_walk(gemm.group_k, tile, loop=loop, tight=gemm.requantizes)
         return rows_walk(gemm.group_k or tile, tile, loop=loop)

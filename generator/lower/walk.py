@@ -1,9 +1,9 @@
 """The walk along K: exact power-of-two tiles, so that nothing is masked.
 
-A turn of the outer loop covers one group, a pair of short int4 groups, twice either where the
-design's tile is twice as long, or a step of a row whose scale covers all K. Within a turn, tiles
-lie in a row, or equal ones repeat in an inner loop before the rest. A tile of int8 weights meets
-one tile of rows; a tile of int4 bytes meets two, one for each plane, half a block apart.
+A turn of the outer loop covers one group, a pair of short int4 groups, a step or a block of a row
+whose scale covers all K, or two of those where the design's tile is twice as long. Within a turn,
+tiles lie in a row, or equal ones repeat in an inner loop before the rest. A tile of int8 weights
+meets one tile of rows; a tile of int4 bytes meets two, one for each plane, half a block apart.
 """
 
 from __future__ import annotations
@@ -187,7 +187,10 @@ def planes_walk(group_k: int | None, block_k: int, *, loop: bool, tight: bool = 
 
 @cache
 def doubled(walk: Walk, *, grouped: bool) -> Walk:
-    """Two turns in one, so that a row is read by runs twice as long. `grouped`: scales differ."""
+    """Two turns without inner loop in one, so that a row is read by runs twice as long. `grouped`:
+    they have scales of their own.
+    """
+    assert walk.repeat == 0 and walk.blocks == 1
 
     def second(tile: Tile) -> Tile:
         planes = tuple(

@@ -53,7 +53,7 @@ def on(index: int | None) -> AbstractContextManager[object]:
     count = torch.cuda.device_count()
     if not 0 <= index < count:
         fix = f"name one of 0 .. {count - 1}" if count else "leave it out, or run where one is"
-        raise LaunchError(Finding(f"--device {index}", f"of {count} GPUs there is none", fix))
+        raise LaunchError(Finding(f"--device {index}", f"this process sees {count} GPUs", fix))
     if interpreter.active():
         what, fix = "kernels run on the CPU interpreter", f"unset {interpreter.FLAG}"
         raise LaunchError(Finding(f"--device {index}", what, fix))

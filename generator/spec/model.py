@@ -145,7 +145,8 @@ class QuantizeSpace(Frozen):
 
 
 class GemmSpace(Frozen):
-    """block_m x block_n: outputs per program; block_k: the longest K tile of one dot.
+    """block_m x block_n: outputs per program; block_k: the longest K tile of one dot,
+    or of two in a row where a group or a plane is half as long.
 
     unpack: nibbles to their value, or kept times 16 by shifts or by inline PTX. tail: `any` walks
     what of K is left after whole groups. offsets: the width of row offsets.

@@ -226,12 +226,11 @@ def test_a_space_is_told_of_the_targets_that_share_it() -> None:
 def test_every_design_is_legal_or_rejected_by_a_rule_with_its_inequality() -> None:
     [facts] = contract(DOWN, "sm_90").targets
     assert facts.enumerated == facts.legal + sum(each.rejected for each in facts.rejected)
-    block = next(each for each in facts.rejected if each.rule == "block_k_exceeds_group")
-    assert block.example == "m16n32k256_w4s1_tail"
+    block = next(each for each in facts.rejected if each.rule == "two_tiles_a_turn")
     assert block.what == (
-        "turns of 2 tiles of 128 leave whole groups behind; use tail none, or block_k 128"
+        "turns of 2 tiles of 128 may leave a whole one behind; use tail none, or block_k 128"
     )
-    assert block.why.startswith("a tile that crosses a group")
+    assert block.why.startswith("a turn of two tiles")
 
 
 def test_the_proof_of_fp16_chunks_says_where_they_are_cut() -> None:

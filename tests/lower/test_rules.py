@@ -184,25 +184,6 @@ CASES = (
         "block_k 512 > plane 128 of a block; at most 128 fits",
         nibbles("channel", 256),
     ),
-    Case(  # a turn of two groups
-        "block_k_exceeds_group",
-        gemm(group=128, k=256, tail="any"),
-        "turns of 2 tiles of 128 leave whole groups behind; use tail none, or block_k 128",
-        gemm(group=128, k=256),
-    ),
-    Case(
-        "block_k_exceeds_group",
-        gemm(group=128, k=256, dot="fp16_exact", dots=("fp16_exact",)),
-        "turns of 2 tiles of 128 are for warps that are alike and int8 dots of codes;"
-        " use block_k 128",
-        gemm(group=128, k=128, dot="fp16_exact", dots=("fp16_exact",)),
-    ),
-    Case(  # two blocks make a group, and one after the other is two tiles already
-        "block_k_exceeds_group",
-        nibbles(512, 256),
-        "turns of 2 tiles of 128, of which a group has 2 anyway; use block_k 128",
-        nibbles(512, 128),
-    ),
     Case(  # half of 320 is no power of two
         "block_k_exceeds_group",
         nibbles(320, 256),
@@ -247,6 +228,25 @@ CASES = (
         nibbles(32, 32, tail="any"),
         "turns of 64 K divide every K, a multiple of 64; use tail none",
         nibbles(64, 32, tail="any"),
+    ),
+    Case(  # a turn of two groups
+        "two_tiles_a_turn",
+        gemm(group=128, k=256, tail="any"),
+        "turns of 2 tiles of 128 may leave a whole one behind; use tail none, or block_k 128",
+        gemm(group=128, k=256),
+    ),
+    Case(
+        "two_tiles_a_turn",
+        gemm(group=128, k=256, dot="fp16_exact", dots=("fp16_exact",)),
+        "turns of 2 tiles of 128 are for warps that are alike and int8 dots of codes;"
+        " use block_k 128",
+        gemm(group=128, k=128, dot="fp16_exact", dots=("fp16_exact",)),
+    ),
+    Case(  # two blocks make a group, and one after the other is two tiles already
+        "two_tiles_a_turn",
+        nibbles(512, 256),
+        "turns of 2 tiles of 128, of which a group has 2 anyway; use block_k 128",
+        nibbles(512, 128),
     ),
     Case(  # 320 at 128 is 128 + 128 + 64
         "one_stage_of_two_lengths",

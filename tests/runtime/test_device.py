@@ -17,9 +17,9 @@ def test_none_leaves_the_current_device() -> None:
 @pytest.mark.parametrize(
     ("count", "index", "message"),
     [
-        (0, 0, "--device 0: of 0 GPUs there is none; leave it out, or run where one is"),
-        (2, 2, "--device 2: of 2 GPUs there is none; name one of 0 .. 1"),
-        (2, -1, "--device -1: of 2 GPUs there is none; name one of 0 .. 1"),
+        (0, 0, "--device 0: this process sees 0 GPUs; leave it out, or run where one is"),
+        (2, 2, "--device 2: this process sees 2 GPUs; name one of 0 .. 1"),
+        (2, -1, "--device -1: this process sees 2 GPUs; name one of 0 .. 1"),
     ],
 )
 def test_a_gpu_that_is_not_there_is_refused(

@@ -5,7 +5,7 @@ fp32 nearest to 1 / s, and |x| <= 127 s:
 
 * where x is one of the seven fp32 about (n + 1/2) s, with n of 0 .. 126, it is the fp32 nearest to
   x / s, to the last bit. Powers of two scale all of it exactly, so every significand of s is every
-  case, and a GPU tries them all;
+  case; tests/gpu/test_quotient.py tries them all;
 * elsewhere, where |x| >= 2**-100, it is the nearest or one beside it, and further than that from
   n + 1/2;
 * where |x| is smaller, both are below 2**-79 in magnitude: the residual of a step, a multiple of
@@ -35,6 +35,7 @@ from generator.runtime.device import current
 from generator.runtime.manifest import Manifest, load
 from generator.spec.load import load as load_specs
 from generator.verify.compare import differing_bits
+from tests.ties import differing, quotient
 
 BLOCK = tl.constexpr(2**16)
 CASES = 2**22  # of each kind
@@ -42,37 +43,16 @@ ROWS, K = 1024, 4096  # as many
 LARGEST = np.finfo(np.float32).max
 LEAST_SCALE, MOST_SCALE = np.float32(1e-6), LARGEST / np.float32(127)
 EXACT = 2.0**-100  # |x| from which the residual of a step is no subnormal
-SIGNIFICANDS = 2**23  # of fp32
-TRIED = tl.constexpr(2**12)  # of them by a program
-BESIDE = tl.constexpr(3)  # ulps on either side of a tie
 ULPS = 4  # on either side of a tie
 OF_FP32 = {"half_even": "requantize_a8_fp32_v1", "half_away": "requantize_a8_fp32_away_v1"}
 Cases = Callable[[np.random.Generator], tuple[np.ndarray, np.ndarray]]
-
-_quotient = load().by_contract["quantize_a8_bf16_v1"][0].kernel.fn.__globals__["_quotient"]
 
 
 @triton.jit
 def quotients(x_ptr, scale_ptr, out_ptr):
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     scale = tl.load(scale_ptr + at)
-    tl.store(out_ptr + at, _quotient(tl.load(x_ptr + at), scale, tl.div_rn(1.0, scale)))
-
-
-@triton.jit
-def differing_beside_ties(stride, count_ptr):
-    """int32 [programs]: quotients that are not those of a division."""
-    program = tl.program_id(0)
-    significand = (program * TRIED + tl.arange(0, TRIED)) * stride
-    scale = (significand + 0x3F800000).to(tl.float32, bitcast=True)
-    inverse = tl.div_rn(1.0, scale)
-    count = tl.zeros((TRIED,), dtype=tl.int32)
-    for n in range(127):
-        tie = ((n + 0.5) * scale).to(tl.int32, bitcast=True)
-        for ulps in range(-BESIDE, BESIDE + 1):
-            x = (tie + ulps).to(tl.float32, bitcast=True)
-            count += (_quotient(x, scale, inverse) != tl.div_rn(x, scale)).to(tl.int32)
-    tl.store(count_ptr + program, tl.sum(count, axis=0))
+    tl.store(out_ptr + at, quotient(tl.load(x_ptr + at), scale, tl.div_rn(1.0, scale)))
 
 
 def stepped(values: np.ndarray, steps: np.ndarray | int) -> np.ndarray:
@@ -171,12 +151,7 @@ def test_quotients_round_as_those_of_a_division(device: torch.device, cases: Cas
 
 
 def test_quotients_beside_ties_are_correctly_rounded(device: torch.device) -> None:
-    programs = SIGNIFICANDS // TRIED.value if device.type == "cuda" else 1
-    counts = torch.full((programs,), -1, dtype=torch.int32, device=device)
-    with current(device):
-        stride = SIGNIFICANDS // TRIED.value // programs
-        differing_beside_ties[(programs,)](stride, counts, enable_fp_fusion=False)
-    assert counts.tolist() == [0] * programs
+    assert differing(device, every=False) == 0
 
 
 @pytest.fixture(scope="module")

@@ -235,7 +235,7 @@ def test_baselines_are_rows_with_times_or_reasons(
             "[launch] --baselines: there is no GPU, and the CPU interpreter's times compare with"
             " nothing; leave it out, or run on a GPU\n",
         ),
-        (("--device", "7"), "[launch] --device 7: of 0 GPUs there is none; leave it out, or run "),
+        (("--device", "7"), "[launch] --device 7: this process sees "),
         (("--seed-modules", "nowhere"), "[build] "),
         (("--generated", "nowhere"), "[build] "),
     ],

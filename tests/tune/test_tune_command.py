@@ -141,6 +141,14 @@ def test_all_that_cannot_be_done_is_told_at_once(
     )
 
 
+def test_a_gpu_that_is_not_there_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = ("--trials", str(tmp_path / "trials"), "--out", str(tmp_path / "out"))
+    assert cli.main(["tune", "--generated", "nowhere", *files, "--device", "7"]) == 2
+    assert capsys.readouterr().err.startswith("[launch] --device 7: this process sees ")
+
+
 def test_a_device_without_target_is_not_tuned_as_another(monkeypatch: pytest.MonkeyPatch) -> None:
     manifest = load()
     monkeypatch.setattr(tune_command, "targets_for", lambda device, manifest: ("portable",))
