@@ -240,8 +240,8 @@ def lengths(variant: Variant) -> tuple[Length, ...]:
     named = []
     if gemm.group_k is not None:
         named.append(Length("GROUP_K", gemm.group_k, "K elements that share one weight scale"))
-    if variant.planes and gemm.group_k != walk.unit_k // walk.groups:
-        block = walk.unit_k // 2 if variant.doubles else walk.unit_k
+    elif variant.planes:
+        block = block_length(gemm.group_k)
         named.append(Length("BLOCK", block, "K elements of a block: two planes of nibbles"))
     stepwise = walk.repeat > 0 and walk.step.rows == design.block_k > 1
     if stepwise or (gemm.group_k is None and not variant.planes):
