@@ -20,10 +20,11 @@ from generator.data import folder
 from generator.errors import BuildError, Finding
 from generator.lower.candidates import candidates
 from generator.lower.contract import GemmContract
+from generator.lower.design import Design
 from generator.lower.layer_contract import model_layers, plans
 from generator.lower.prune import RULES
 from generator.lower.registers import Registers, kind
-from generator.lower.variant import Design, Variant
+from generator.lower.variant import Variant
 from generator.resources import Taken
 from generator.spec.load import load
 from generator.spec.model import Spec, SpecSet, Target

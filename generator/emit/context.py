@@ -22,8 +22,9 @@ from generator.lower.contract import (
     QuantizeContract,
     RouteContract,
 )
+from generator.lower.design import Design
 from generator.lower.exactness import NIBBLE_FACTOR
-from generator.lower.variant import ROW_UNIT, Design, Variant
+from generator.lower.variant import ROW_UNIT, Variant
 from generator.packing import K_UNIT
 
 Context = dict[str, object]

@@ -13,9 +13,10 @@ from generator.conditions import rows_per_expert
 from generator.errors import BuildError, Finding
 from generator.lower.bands import Band
 from generator.lower.cost import Shape, cost
+from generator.lower.design import Design
 from generator.lower.judge import Question, judged
 from generator.lower.plan import Plan
-from generator.lower.variant import Design, Variant
+from generator.lower.variant import Variant
 from generator.spec.model import Spec
 
 NEXT = 3  # designs that a choice is compared with

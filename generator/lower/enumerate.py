@@ -14,7 +14,7 @@ from functools import cache
 from itertools import product
 from typing import Any
 
-from generator.lower.variant import Design
+from generator.lower.design import Design
 from generator.lower.warps import LINES, MULTIPLYING, WEIGHT_ROWS
 from generator.spec.model import Frozen, GemmSpace, Spec, Target, UpSpace
 

@@ -13,11 +13,12 @@ from functools import cache
 
 from generator.errors import Finding
 from generator.lower.contract import Contract, GemmContract
+from generator.lower.design import Design
 from generator.lower.enumerate import designs, in_every_order, space
 from generator.lower.measured import Measured
 from generator.lower.prune import reject_design, reject_recorded, reject_variant
 from generator.lower.rule import Rejection
-from generator.lower.variant import Design, Variant
+from generator.lower.variant import Variant
 from generator.spec.model import Frozen, Limits, Spec, Target
 
 

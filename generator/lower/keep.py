@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from functools import cache
 
 from generator.lower.bands import Band, bands
+from generator.lower.design import Design
 from generator.lower.judge import Question, judged
 from generator.lower.rank import RankedBand, accepts, covering, in_order
 from generator.lower.shapes import ShapeSource
-from generator.lower.variant import Design, Variant
+from generator.lower.variant import Variant
 
 
 @cache

@@ -15,10 +15,11 @@ from generator.conditions import AtMost, Condition
 from generator.lower.bands import DISPATCHED_ROWS, Band
 from generator.lower.contract import Contract, GemmContract
 from generator.lower.cost import Shape, cost
+from generator.lower.design import Design
 from generator.lower.layer_contract import LayerPlan
 from generator.lower.plan import Plan
 from generator.lower.shapes import ShapeSource
-from generator.lower.variant import Design, Variant
+from generator.lower.variant import Variant
 from generator.packing import K_UNIT
 from generator.spec.model import Limits, Target
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from generator.errors import BuildError, Finding
 from generator.lower.bands import ANY, Band
 from generator.lower.contract import Contract, GemmContract
+from generator.lower.design import Design
 from generator.lower.enumerate import in_usual_order
 from generator.lower.judge import Question, judged, no_legal, on_record, recorded
 from generator.lower.keep import kept
@@ -20,7 +21,7 @@ from generator.lower.rivals import rivals as every_rival
 from generator.lower.rule import Rejection
 from generator.lower.shapes import ShapeSource
 from generator.lower.tuned import UNTUNED, Tuned, legal_tables
-from generator.lower.variant import Design, Variant
+from generator.lower.variant import Variant
 from generator.spec.model import Spec, Target
 
 

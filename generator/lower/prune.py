@@ -6,6 +6,7 @@ legal value.
 
 from __future__ import annotations
 
+from generator.lower.design import Design
 from generator.lower.measured import Measured
 from generator.lower.resource_rules import (
     accumulator_registers,
@@ -14,7 +15,7 @@ from generator.lower.resource_rules import (
     spills,
 )
 from generator.lower.rule import Rejection, Rule
-from generator.lower.variant import INT32, Design, Variant
+from generator.lower.variant import INT32, Variant
 from generator.lower.warps import (
     LINES,
     PART_ROWS,

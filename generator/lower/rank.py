@@ -10,8 +10,9 @@ from operator import methodcaller
 
 from generator.lower.bands import Band
 from generator.lower.cost import costs
+from generator.lower.design import Design
 from generator.lower.shapes import ShapeSource
-from generator.lower.variant import Design, Variant
+from generator.lower.variant import Variant
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,10 +9,11 @@ from itertools import product
 
 from generator.lower.bands import bands
 from generator.lower.cost import cost
+from generator.lower.design import Design
 from generator.lower.enumerate import in_every_order
 from generator.lower.rank import accepts, simple
 from generator.lower.shapes import ShapeSource
-from generator.lower.variant import Design, Variant
+from generator.lower.variant import Variant
 
 
 def rivals(

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from generator.lower.design import Design
 from generator.lower.measured import UNMEASURED, Measured
-from generator.lower.variant import Design, Variant
+from generator.lower.variant import Variant
 from generator.spec.model import Target
 
 # What a rule holds against a variant, said at once or when it is asked for: of some 100,000

@@ -13,11 +13,12 @@ from functools import cache
 from generator.conditions import nearest_timed
 from generator.lower.bands import Band
 from generator.lower.contract import Contract, GemmContract
+from generator.lower.design import Design
 from generator.lower.judge import Question, in_orders, judged, recorded
 from generator.lower.measured import Measured, alike
 from generator.lower.rule import Rejection
 from generator.lower.shapes import ShapeSource
-from generator.lower.variant import Design, Variant
+from generator.lower.variant import Variant
 from generator.spec.model import Target, Tuning
 
 

@@ -11,8 +11,9 @@ import pytest
 
 from generator.emit.render import Renderer
 from generator.lower.contract import Contract
+from generator.lower.design import Design
 from generator.lower.layer_contract import all_layers, plans
-from generator.lower.variant import Design, Variant
+from generator.lower.variant import Variant
 from generator.spec.load import load
 from generator.spec.model import SpecSet
 

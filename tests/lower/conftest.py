@@ -9,6 +9,7 @@ import pytest
 
 from generator.data import folder
 from generator.lower.contract import Contract
+from generator.lower.design import Design
 from generator.lower.layer_contract import (
     LayerContract,
     LayerPlan,
@@ -19,7 +20,7 @@ from generator.lower.layer_contract import (
 )
 from generator.lower.measured import Measured
 from generator.lower.program import Program, Selection, program
-from generator.lower.variant import Design, Variant
+from generator.lower.variant import Variant
 from generator.resources import Calibration, Figures, Record, Taken
 from generator.spec.load import load
 from generator.spec.model import Limits, MatrixUnit, ModelLayer, Target

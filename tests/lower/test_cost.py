@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from generator.lower.cost import REQUANTIZE_INSTRUCTIONS, Cost, Shape, cost
+from generator.lower.design import Design
 from generator.lower.program import Program
-from generator.lower.variant import Design, Variant
+from generator.lower.variant import Variant
 from tests.lower.conftest import LIMITS, TARGET, contract, gemm
 
 SHAPE = Shape(experts=2, rows_per_expert=20, n=64, k=256)

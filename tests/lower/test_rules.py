@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from generator.lower.design import Design
 from generator.lower.measured import UNMEASURED, Measured
 from generator.lower.program import Program
 from generator.lower.prune import (
@@ -21,7 +22,7 @@ from generator.lower.prune import (
     reject_variant,
 )
 from generator.lower.rule import Rejection
-from generator.lower.variant import Design, Variant
+from generator.lower.variant import Variant
 from generator.spec.model import AcceptMultiples
 from tests.lower.conftest import (
     LIMITS,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from generator.lower.design import Design
 from generator.lower.program import Program
 from generator.lower.registers import RESERVES
-from generator.lower.variant import BARRIERS, Count, Design, Variant
+from generator.lower.variant import BARRIERS, Count, Variant
 from generator.lower.walk import Advance, Plane, Tail, Tile
 from generator.spec.model import MatrixUnit
 from tests.lower.conftest import LIMITS, MFMA, TARGET, TARGETS, WGMMA, changed, contract, gemm
