@@ -20,10 +20,12 @@ from generator.lower.variant import Variant
 from generator.lower.warps import PART_ROWS, is_pingpong
 from generator.packing import groups_of
 
-# Share of the device bandwidth that rows of a tile reach by their length in bytes. 128-byte rows
-# are whole cache lines; 64-byte rows moved 2.3 of 3.7 TB/s (one H200, 2026-11-22, int4 decode
-# 131072 x 7168); 32 is extrapolated.
+# Share of the device bandwidth that rows of a tile reach by their length in bytes. 64-byte rows
+# moved 2.3 of 3.7 TB/s (one H200, 2026-11-22, int4 decode 131072 x 7168); 32 is extrapolated. Whole
+# cache lines moved 3 to 6 % less than two of a row at a time: int8 in groups of 128, 8 and 16 rows
+# an expert of Mixtral-8x7B, DeepSeek-V3 and Qwen3-30B-A3B (one H100, 2026-11-27).
 LINE_BYTES = 128
+LINE_SHARE = 0.96
 SHORT_ROW_EXPONENT = 0.69
 
 # Sums that one processor converts and scales: what group 128 cost a dense 4096 x 8192 x 4096 GEMM
@@ -140,8 +142,19 @@ def _more_than(rows: int, mean: int) -> float:
 @cache
 def _row_efficiency(sizes: tuple[int, ...]) -> float:
     """Bandwidth share of a walk: each tile of K reads rows of its own length."""
-    shares = {size: float(min(1.0, size / LINE_BYTES) ** SHORT_ROW_EXPONENT) for size in set(sizes)}
-    return sum(sizes) / sum(size / shares[size] for size in sizes)
+    return sum(sizes) / sum(size / _row_share(size) for size in sizes)
+
+
+def _row_share(size: int) -> float:
+    if size > LINE_BYTES:
+        return 1.0
+    return LINE_SHARE * float((size / LINE_BYTES) ** SHORT_ROW_EXPONENT)
+
+
+def _row_sizes(variant: Variant) -> tuple[int, ...]:
+    """Bytes of a row that are read at a time: the tiles of a doubled turn lie side by side."""
+    sizes = variant.walk.sizes
+    return (sum(sizes),) if variant.doubles else sizes
 
 
 def gemm_costs(variant: Variant) -> Callable[[Shape], Cost]:
@@ -156,7 +169,7 @@ def gemm_costs(variant: Variant) -> Callable[[Shape], Cost]:
     processors = figures.processors
     side_by_side = processors * variant.resident_programs
     # Lines that one warp copies ahead of the others follow one another, however short they are.
-    efficiency = 1.0 if design.specialized else _row_efficiency(variant.walk.sizes)
+    efficiency = 1.0 if design.specialized else _row_efficiency(_row_sizes(variant))
     bytes_per_us = figures.dram_bytes_per_us * efficiency
     line_rows = columns_per_program + (2 if variant.planes else 1) * block_m
     ops_per_us = figures.dot_ops_per_us.of(design.dot)

@@ -23,7 +23,7 @@ from generator.spec.load import load as load_specs
 from generator.verify.compare import differing_bits
 from tests.runtime.gemms import Operands, operands, run_codes
 
-N = 128  # columns of the weights; up has a gate row for each of its own
+N = 256  # columns of the weights; up has a gate row for each of its own
 # Bits of a weight, K of a scale (None: all), tile, K of a turn, and the scales of a row.
 TURNS = [
     (8, 32, 64, 64, "2 * group_pairs"),
