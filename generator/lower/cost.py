@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from generator.formats import FORMATS
 from generator.lower.variant import Variant
-from generator.lower.warps import PART_ROWS, is_pingpong
+from generator.lower.warps import PART_ROWS, is_pingpong, ring_stages
 from generator.packing import groups_of
 
 # Share of the device bandwidth that rows of a tile reach by their length in bytes. 64-byte rows
@@ -61,6 +61,11 @@ GATES_IN_TURN = 1.1
 # so, within 30 % 148 times and 1.38 times as slow at worst, and 111, 144 and 1.51 without (one
 # H100, 2026-11-27).
 WAITS = {1: 2.0, 2: 1.0, 3: 0.8}
+# A ring of more than this many stages of unpacked weights, as lines shorter than 128 bytes make it:
+# in groups of 320 twelve took 5 % (up) to 9 % (down) longer than eight, medians of 22 pairs, 51
+# to 256 rows an expert of Mixtral-8x7B and Qwen3-Coder-480B (one H100, 2026-11-27).
+LONG_RING = 8
+IN_LONG_RING = 1.05
 # Lines of rows that one processor copies by TMA: those of 32 bytes bound int4 in groups of 320.
 LINES_PER_US = 1_600
 
@@ -181,6 +186,7 @@ def gemm_costs(variant: Variant) -> Callable[[Shape], Cost]:
     nibbles_first = variant.planes and variant.reads_shared and design.swapped
     waits = 1.0 if design.specialized else WAITS[min(variant.resident_programs, max(WAITS))]
     two_stages = NIBBLES_IN_TWO_STAGES if design.stages == 2 else 1.0
+    long_ring = design.specialized and not variant.planes and ring_stages(variant) > LONG_RING
     repeated = NIBBLES_TWICE if variant.weight_rows < WARP_ROWS * design.warps else 1.0
 
     def at(shape: Shape) -> Cost:
@@ -232,6 +238,8 @@ def gemm_costs(variant: Variant) -> Callable[[Shape], Cost]:
         if nibbles_first:
             busy_us *= two_stages
             busy_us *= repeated
+        if long_ring:
+            busy_us *= IN_LONG_RING
         return Cost(
             programs=programs,
             waves=waves,

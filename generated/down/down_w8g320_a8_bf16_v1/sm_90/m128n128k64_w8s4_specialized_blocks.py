@@ -27,7 +27,7 @@ GROUP_K = gl.constexpr(320)  # K elements that share one weight scale
 BLOCK_M = gl.constexpr(128)  # rows of a tile
 BLOCK_N = gl.constexpr(128)  # columns of a tile
 LINE = gl.constexpr(64)  # bytes of every row in a stage
-STAGES = gl.constexpr(12)  # of the ring
+STAGES = gl.constexpr(8)  # of the ring
 STAGE_BYTES = gl.constexpr(16384)  # of a stage: weights and rows
 HALF_N = gl.constexpr(64)  # weight rows of half a tile
 PART_M = gl.constexpr(64)  # rows of a short tile, and of sums that are scaled at once
@@ -335,7 +335,7 @@ def _multiply(shared, pointers, counts, places, half: gl.constexpr):
 
 
 @gluon.jit(do_not_specialize=["rows", "experts", "n_tiles", "groups", "tiles"])
-def down_w8g320_a8_bf16_v1_sm_90_m128n128k64_w8s6_specialized_blocks(
+def down_w8g320_a8_bf16_v1_sm_90_m128n128k64_w8s4_specialized_blocks(
     x_ptr,  # int8 [rows, K], rows sorted by expert
     x_scale_ptr,  # fp32 [rows]
     w_ptr,  # int8 [experts, N, K]
@@ -397,4 +397,4 @@ def down_w8g320_a8_bf16_v1_sm_90_m128n128k64_w8s6_specialized_blocks(
     )
 
 
-OPTIONS = {"num_warps": 4, "num_stages": 6, "enable_fp_fusion": False}
+OPTIONS = {"num_warps": 4, "num_stages": 4, "enable_fp_fusion": False}
