@@ -126,6 +126,44 @@ def test_one_stage_loads_and_multiplies_in_turn() -> None:
     assert two.total_us == TARGET.cost.launch_us + at_once
 
 
+def test_longer_runs_of_a_row_reach_more_of_the_bandwidth() -> None:
+    """Half a line, a line, and two: of two tiles side by side, of one tile, and of two in turn."""
+
+    def share(variant: Variant) -> float:
+        estimate = cost(variant, SHAPE)
+        return estimate.bytes_moved / estimate.memory_us / TARGET.cost.dram_bytes_per_us
+
+    half, line, doubled = (share(gemm("down", 128, n=32, k=k)) for k in (64, 128, 256))
+    assert half == pytest.approx(0.96 * 0.5**0.69)
+    assert line == pytest.approx(0.96)
+    assert doubled == pytest.approx(1.0)
+    assert share(gemm("down", n=32, k=256)) == pytest.approx(1.0)
+    assert share(gemm("down", 256, n=32, k=128)) == pytest.approx(0.96)
+
+
+def test_a_ring_of_many_short_stages_costs_more() -> None:
+    """Six lines of 128 bytes are twelve stages of 64, four are eight: equal but for that."""
+    long = Shape(experts=8, rows_per_expert=256, n=4096, k=5120)
+
+    def busy(stages: int, group: int, k: int, spec: str = "w8a8") -> float:
+        variant = gemm(
+            group=group,
+            spec=spec,
+            m=128,
+            n=128,
+            k=k,
+            warps=8,
+            stages=stages,
+            operands="weights_first",
+            roles="specialized",
+        )
+        return cost(variant, long).total_us - TARGET.cost.launch_us
+
+    assert busy(6, 320, 64) == pytest.approx(1.05 * busy(4, 320, 64), rel=0.01)
+    assert busy(6, 128, 128) == pytest.approx(busy(4, 128, 128), rel=0.01)
+    assert busy(6, 320, 32, "w4a8") == pytest.approx(busy(4, 320, 32, "w4a8"), rel=0.01)
+
+
 def test_quantize_reads_each_row_and_writes_it() -> None:
     estimate = cost(row_wise("quantize", block_m=4, block_k=512), SHAPE)
     assert counts(estimate) == (10, 40 * 256 * 4, 0)
