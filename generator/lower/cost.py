@@ -21,9 +21,10 @@ from generator.lower.warps import PART_ROWS, is_pingpong, ring_stages
 from generator.packing import groups_of
 
 # Share of the device bandwidth that rows of a tile reach by their length in bytes. 64-byte rows
-# moved 2.3 of 3.7 TB/s (one H200, 2026-11-22, int4 decode 131072 x 7168); 32 is extrapolated. Whole
-# cache lines moved 3 to 6 % less than two of a row at a time: int8 in groups of 128, 8 and 16 rows
-# an expert of Mixtral-8x7B, DeepSeek-V3 and Qwen3-30B-A3B (one H100, 2026-11-27).
+# moved 2.3 TB/s where whole lines moved 3.7 (one H200, 2026-11-22, int4 decode 131072 x 7168); 32
+# is extrapolated. Whole cache lines moved 2.5 to 6.5 % less than two of a row at a time: int8 in
+# groups of 128, 1 to 16 rows an expert of Mixtral-8x7B, DeepSeek-V3 and Qwen3-30B-A3B (one H100,
+# 2026-11-27); all that is longer than a line counts as two, on every target.
 LINE_BYTES = 128
 LINE_SHARE = 0.96
 SHORT_ROW_EXPONENT = 0.69
@@ -62,8 +63,9 @@ GATES_IN_TURN = 1.1
 # H100, 2026-11-27).
 WAITS = {1: 2.0, 2: 1.0, 3: 0.8}
 # A ring of more than this many stages of unpacked weights, as lines shorter than 128 bytes make it:
-# in groups of 320 twelve took 5 % (up) to 9 % (down) longer than eight, medians of 22 pairs, 51
-# to 256 rows an expert of Mixtral-8x7B and Qwen3-Coder-480B (one H100, 2026-11-27).
+# in groups of 320 twelve took 5 % (up) to 9 % (down) longer than eight, medians of 22 pairs; that
+# is Mixtral-8x7B's; where K is five stages (Qwen3-Coder-480B) they are equal. Of nibbles 24 and 16
+# were within 1 % (one H100, 2026-11-27); groups of 32 are extrapolated.
 LONG_RING = 8
 IN_LONG_RING = 1.05
 # Lines of rows that one processor copies by TMA: those of 32 bytes bound int4 in groups of 320.
@@ -157,7 +159,10 @@ def _row_share(size: int) -> float:
 
 
 def _row_sizes(variant: Variant) -> tuple[int, ...]:
-    """Bytes of a row that are read at a time: the tiles of a doubled turn lie side by side."""
+    """Bytes of a row that are read at a time: the tiles of a doubled turn lie side by side. So do
+    those of an unrolled group, and took within 1 % of one long tile (groups of 256); priced so,
+    what a band puts first was 2.11 times as slow as the fastest at worst, and 1.58 otherwise.
+    """
     sizes = variant.walk.sizes
     return (sum(sizes),) if variant.doubles else sizes
 

@@ -127,7 +127,7 @@ def test_one_stage_loads_and_multiplies_in_turn() -> None:
 
 
 def test_longer_runs_of_a_row_reach_more_of_the_bandwidth() -> None:
-    """Half a line, a line, and two: of two tiles side by side, of one tile, and of two in turn."""
+    """Half a line, a line, and two: of two tiles side by side, and of one."""
 
     def share(variant: Variant) -> float:
         estimate = cost(variant, SHAPE)
@@ -138,14 +138,15 @@ def test_longer_runs_of_a_row_reach_more_of_the_bandwidth() -> None:
     assert line == pytest.approx(0.96)
     assert doubled == pytest.approx(1.0)
     assert share(gemm("down", n=32, k=256)) == pytest.approx(1.0)
-    assert share(gemm("down", 256, n=32, k=128)) == pytest.approx(0.96)
 
 
 def test_a_ring_of_many_short_stages_costs_more() -> None:
     """Six lines of 128 bytes are twelve stages of 64, four are eight: equal but for that."""
     long = Shape(experts=8, rows_per_expert=256, n=4096, k=5120)
 
-    def busy(stages: int, group: int, k: int, spec: str = "w8a8") -> float:
+    def ring(
+        stages: int, group: int, k: int, spec: str = "w8a8", roles: str | None = "specialized"
+    ) -> Cost:
         variant = gemm(
             group=group,
             spec=spec,
@@ -155,13 +156,28 @@ def test_a_ring_of_many_short_stages_costs_more() -> None:
             warps=8,
             stages=stages,
             operands="weights_first",
-            roles="specialized",
+            roles=roles,
         )
-        return cost(variant, long).total_us - TARGET.cost.launch_us
+        return cost(variant, long)
 
-    assert busy(6, 320, 64) == pytest.approx(1.05 * busy(4, 320, 64), rel=0.01)
-    assert busy(6, 128, 128) == pytest.approx(busy(4, 128, 128), rel=0.01)
-    assert busy(6, 320, 32, "w4a8") == pytest.approx(busy(4, 320, 32, "w4a8"), rel=0.01)
+    def ratio(more: Cost, fewer: Cost) -> float:
+        return (more.total_us - TARGET.cost.launch_us) / (fewer.total_us - TARGET.cost.launch_us)
+
+    assert ratio(ring(6, 320, 64), ring(4, 320, 64)) == pytest.approx(1.05, rel=0.01)
+    equal = [
+        (ring(6, 128, 128), ring(4, 128, 128)),
+        (ring(6, 320, 32, "w4a8"), ring(2, 320, 32, "w4a8")),
+        (ring(6, 320, 64, roles=None), ring(4, 320, 64, roles=None)),
+    ]
+    for more, fewer in equal:
+        assert ratio(more, fewer) == pytest.approx(1.0, rel=0.01)
+
+
+def test_lines_that_one_warp_copies_reach_all_of_the_bandwidth() -> None:
+    """They follow one another, however short they are."""
+    roles = "specialized"
+    short = cost(gemm(group=320, m=128, n=128, k=64, operands="weights_first", roles=roles), SHAPE)
+    assert short.bytes_moved / short.memory_us == pytest.approx(TARGET.cost.dram_bytes_per_us)
 
 
 def test_quantize_reads_each_row_and_writes_it() -> None:

@@ -45,7 +45,7 @@ CHOSEN_FOR = ("portable", "sm_90", "ilu")
 PROBLEMS = [
     Problem(rows, n, k, experts)
     for rows, (n, k), experts in product(
-        (1, 97, 384, 600, 1344, 40000, 2**20 + 1),  # 384, 1344: the last of bands with 24 experts
+        (1, 97, 384, 600, 1344, 40000, 2**20 + 1),  # 1344: the last of a band with 24 experts
         ((2048, 768), (96, 512), (2048, 704), (4096, 20480), (2048, 2560)),
         (24, 1000),
     )
