@@ -138,6 +138,8 @@ def test_longer_runs_of_a_row_reach_more_of_the_bandwidth() -> None:
     assert line == pytest.approx(0.96)
     assert doubled == pytest.approx(1.0)
     assert share(gemm("down", n=32, k=256)) == pytest.approx(1.0)
+    # Priced as single lines, though they lie side by side too: ranking is no better otherwise.
+    assert share(gemm("down", 256, n=32, k=128)) == pytest.approx(0.96)
 
 
 def test_a_ring_of_many_short_stages_costs_more() -> None:
