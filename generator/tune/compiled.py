@@ -39,10 +39,10 @@ class Gates:
         """Those whose every launch compiles and keeps the gates; why another one does not, it says
         once. Raises BuildError where no compiler's process answers.
         """
-        new = [each for each in entries if each.symbol not in self._keeps]
+        new = {each.symbol: each for each in entries if each.symbol not in self._keeps}
         if new:
-            left_out = self._left_out(new)
-            self._keeps |= {each.symbol: each.symbol not in left_out for each in new}
+            left_out = self._left_out(list(new.values()))
+            self._keeps |= {symbol: symbol not in left_out for symbol in new}
             for symbol, why in left_out.items():
                 self._say(f"not timed: {symbol}: {why}")
         return [each for each in entries if self._keeps[each.symbol]]

@@ -31,6 +31,17 @@ GEMM_SHARE = 1 / 3  # of a layer's floor that its down GEMM takes at least
 TALL = 128  # rows of a tile; TALL of generator/lower/enumerate.py, which this half may not import
 
 
+@dataclass(frozen=True, slots=True)
+class FirstRound:
+    """One GEMM of a batch whose rivals were timed in one order of programs each."""
+
+    batch: Batch
+    match: Contest
+    problem: Problem
+    rivals: Sequence[Entry]  # in every order
+    trials: Sequence[Trial]
+
+
 @dataclass(frozen=True)
 class Tuner:
     """Times the modules of one target, those of `entries` that accept a call."""
@@ -46,13 +57,30 @@ class Tuner:
     def measurements(
         self, setup: Setup, known: Iterable[Measurement] = ()
     ) -> Iterator[tuple[Batch, list[Measurement]]]:
-        """Batch by batch; the weights are made once. `known` is what earlier runs measured. Raises
-        LaunchError where a GEMM has no rival that is right, BuildError where the compilers do not
-        answer.
+        """Batch by batch, once all have had their first round: what more is to be compiled for them
+        is compiled side by side, for which that of one batch is too little. The weights are made
+        once. `known` is what earlier runs measured. Raises LaunchError where a GEMM has no rival
+        that is right, BuildError where the compilers do not answer.
         """
+        seen = list(known)
+        rounds = list(self._first_rounds(setup, wrong(seen)))
+        others = other_orders(rounds, setup, seen)
+        left = {each.symbol for each in self.passing([each for own in others for each in own])}
+        for batch in setup.batches:
+            found: list[Measurement] = []
+            for first, own in zip(rounds, others, strict=True):
+                if first.batch == batch:
+                    rivals = [each for each in own if each.symbol in left]
+                    found += second_round(setup, first, rivals)
+            yield batch, found
+
+    def _first_rounds(
+        self, setup: Setup, wrong_before: Collection[tuple[str, str]]
+    ) -> Iterator[FirstRound]:
+        """Both GEMMs of every batch. `wrong_before` are contracts and designs."""
         packed = random_experts(setup.model, setup.layer, self.device, self.seed)
         turned = rotated(packed, setup, memory_of(self.device), self.seed)
-        seen = list(known)
+        banned = set(wrong_before)
         for batch in setup.batches:
             own = turned.copies[: turned.wanted[batch]]
             floor = floor_us(turned.works[batch], READ_TB_PER_S)
@@ -60,26 +88,19 @@ class Tuner:
             given = random_tokens(setup.model, setup.layer, batch, self.device, self.seed)
             prepared = prepare(self.manifest, setup.layer, own, (given,) * calls)
             checked = finished(prepared)
-            found: list[Measurement] = []
             for operation in GEMMS:
                 match = contest(prepared, checked, operation, self.timer, self.say)
-                also = timed_before(seen, setup, batch, operation)
-                found += self._of(setup, batch, match, also, wrong(seen))
-            seen += found
-            yield batch, found
+                first = self._first_round(batch, match, banned)
+                banned |= {
+                    (each.entry.contract, each.entry.design)
+                    for each in first.trials
+                    if not each.sample.count
+                }
+                yield first
 
-    def _of(
-        self,
-        setup: Setup,
-        batch: Batch,
-        match: Contest,
-        also: Collection[str],
-        banned: Collection[tuple[str, str]],
-    ) -> Iterator[Measurement]:
-        """One GEMM of a batch; the designs `also` are timed in their own order whatever comes out,
-        or what another routing has of them would compare with nothing. `banned` are contracts and
-        designs whose results were wrong before.
-        """
+    def _first_round(
+        self, batch: Batch, match: Contest, banned: Collection[tuple[str, str]]
+    ) -> FirstRound:
         run = match.calls[0].run
         contract = run.choice[match.operation].entry.contract
         problem = run.problem.problem(contract, match.operation)
@@ -93,27 +114,7 @@ class Tuner:
             what = "no module's result is the oracle's"
             fix = "leave the layer out by --contract, or see why"
             raise LaunchError(Finding(contract, what, fix))
-        others = self.passing(list(in_orders(trials, rivals, also)))
-        trials = sorted(trials + match.times(others), key=_median)
-        final = {each.entry.symbol: each for each in match.final(trials)}
-        for each in trials:
-            taken = final.get(each.entry.symbol, each)
-            yield Measurement(
-                model=setup.model.name,
-                layer=setup.layer.name,
-                operation=match.operation,
-                contract=contract,
-                n=problem.n,
-                k=problem.k,
-                experts=problem.experts,
-                rows=problem.rows,
-                routing=batch.routing,
-                design=each.entry.design,
-                block_m=each.entry.block_m or 0,
-                us=taken.sample.median,
-                iqr=taken.sample.iqr,
-                looks=taken.sample.count,
-            )
+        return FirstRound(batch, match, problem, rivals, trials)
 
     def _accepting(self, problem: Problem) -> list[Entry]:
         """What may be timed: the modules that accept a call, in every order of those designs whose
@@ -131,6 +132,49 @@ class Tuner:
             fix = "leave the layer out by --contract, or build more --rivals"
             raise LaunchError(Finding(problem.contract, what, fix))
         return [each for each in accepting if unordered(each) in designs]
+
+
+def second_round(setup: Setup, first: FirstRound, others: Sequence[Entry]) -> Iterator[Measurement]:
+    """The best in their other orders, then the best of all by turns."""
+    match, problem = first.match, first.problem
+    trials = sorted([*first.trials, *match.times(others)], key=_median)
+    final = {each.entry.symbol: each for each in match.final(trials)}
+    for each in trials:
+        taken = final.get(each.entry.symbol, each)
+        yield Measurement(
+            model=setup.model.name,
+            layer=setup.layer.name,
+            operation=match.operation,
+            contract=problem.contract,
+            n=problem.n,
+            k=problem.k,
+            experts=problem.experts,
+            rows=problem.rows,
+            routing=first.batch.routing,
+            design=each.entry.design,
+            block_m=each.entry.block_m or 0,
+            us=taken.sample.median,
+            iqr=taken.sample.iqr,
+            looks=taken.sample.count,
+        )
+
+
+def other_orders(
+    rounds: Sequence[FirstRound], setup: Setup, known: Sequence[Measurement]
+) -> list[list[Entry]]:
+    """What is left to be timed of each. A design that was timed on as many tokens under another
+    routing is timed whatever comes out, or what that has of it would compare with nothing.
+    """
+    timed: dict[tuple[str, int], set[str]] = {}  # by operation and tokens
+    others: list[list[Entry]] = []
+    for first in rounds:
+        operation, batch = first.match.operation, first.batch
+        before = timed_before(known, setup, batch, operation)
+        also = timed.setdefault((operation, batch.tokens), before)
+        own = list(in_orders(first.trials, first.rivals, also))
+        also |= {each.entry.design for each in first.trials} | {each.design for each in own}
+        others.append(own)
+    return others
 
 
 def timed_before(

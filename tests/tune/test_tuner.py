@@ -292,12 +292,40 @@ def test_what_one_routing_timed_the_next_one_times_too(monkeypatch: pytest.Monke
     assert down_of(tuner, zipf, first) == before | {"f", "f_blocks"}
 
     both = replace(SETUP, batches=(*SETUP.batches, *zipf.batches))
-    us["f_columns"] = 15.0
-    batches = tuner.measurements(both)
-    next(batches)
-    us["f_columns"] = 1.0
-    _, found = next(batches)
-    assert {e.design for e in found if e.operation == "down"} == before | {"f", "f_blocks"}
+    uniform = iter([15.0])
+    monkeypatch.setattr(
+        trials.Contest,
+        "_replay",
+        lambda contest, entry: Known(
+            next(uniform, 1.0) if entry.design == "f_columns" else us.get(entry.design, 50.0)
+        ),
+    )
+    assert down_of(tuner, both) == before | {"f", "f_blocks"}
+
+
+def test_what_all_batches_of_a_layer_need_is_compiled_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    us = {f"{name}_columns": 10.0 + index for index, name in enumerate("abcdef")}
+    tuner, gate = told(monkeypatch, us, broken={"f_blocks"})
+    times = iter([15.0])  # f is the last of three tokens, the first of five
+    monkeypatch.setattr(
+        trials.Contest,
+        "_replay",
+        lambda contest, entry: Known(
+            next(times, 1.0) if entry.design == "f_columns" else us.get(entry.design, 50.0)
+        ),
+    )
+    longer = replace(SETUP, batches=(*SETUP.batches, Batch(5, "uniform")))
+    by_tokens = {
+        batch.tokens: {each.design for each in found if each.operation == "down"}
+        for batch, found in tuner.measurements(longer)
+    }
+    first, again, others = gate.asked
+    assert first == again == list(us)
+    assert others == [f"{name}{end}" for name in "abcdabcf" for end in ("", "_blocks")]
+    assert by_tokens[3] == {*us, *others} - {"f", "f_blocks"}
+    assert by_tokens[5] == {*us, *others} - {"d", "d_blocks", "f_blocks"}
 
 
 def test_measurements_of_other_batches_bring_no_design(monkeypatch: pytest.MonkeyPatch) -> None:
