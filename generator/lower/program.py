@@ -112,7 +112,14 @@ def _program(loaded: SpecSet, selection: Selection) -> Program:
             if any(gemms.intersection(plan.contracts) for plan in layer_plans):
                 bands = {
                     target.name: plan_bands(
-                        layer, layer_plans, spec, target, loaded.targets, known, measured
+                        layer,
+                        layer_plans,
+                        spec,
+                        target,
+                        loaded.targets,
+                        known,
+                        measured,
+                        loaded.tunings,
                     )
                     for target in chosen
                     if has_gemms(target)
@@ -160,6 +167,7 @@ def plan_bands(
     every_target: Sequence[Target],
     known: Users,
     measured: Measured,
+    tunings: Sequence[Tuning],
 ) -> tuple[PlanBand, ...]:
     """When a target takes which plan of a layer; nothing where it lacks one of both GEMMs."""
 
@@ -167,7 +175,8 @@ def plan_bands(
     def lowered(contract: Contract) -> Plan | None:
         for each in (target, *every_target):
             if contract.operation in each.operations:
-                return lower(spec, contract, each, known.sources(contract), measured)
+                sources, tables = known.sources(contract), tuned(contract, each, tunings)
+                return lower(spec, contract, each, sources, measured, tunings=tables)
         return None
 
     if not has_gemms(target):

@@ -2,9 +2,12 @@
 where it counts experts, up to a number of them; one that reaches further does more work, so the
 shortest that suffices goes first.
 
-Numbers are of one H100, medians of graph replays. 4096 rows of 2048 elements take 8.6 us by one,
-two and four warps a row, 32768 of them 55, 52 and 51 (2026-11-27): bands of rows would keep twice
-the designs for little.
+Numbers are of one H100, medians of graph replays (2026-11-27 where no other date stands). 4096 rows
+of 2048 elements take 8.6 us by one, two and four warps a row, 32768 of them 55, 52 and 51; 8 rows
+of 768 take 1.7 by one warp and 1.6 by four, 32768 of them 29 and 34: bands of rows would keep twice
+the designs for little. Two rows a program take 49 us where one takes 51 (32768 of 2048), and 265
+where one takes 241 (of 7168). Rows in the order of their tokens, which are read once then, take 205
+of those 241, but 58 of those 51: smooth scales of one expert no longer follow one another.
 """
 
 from __future__ import annotations
@@ -43,9 +46,9 @@ def reaching(
 def _worth(variant: Variant, reaches: list[Reach], sources: Sequence[ShapeSource]) -> list[Reach]:
     """Reaches that get a design of their own, shortest first; the last takes every layer."""
     operation, source = variant.contract.operation, _source(variant)
-    if operation in ("quantize", "requantize"):
-        # In steps, a row is read twice: 388 rows of 512 took 2.1 us so and 1.9 held whole, 388 of
-        # 1280 took 2.8 and 2.4, but 32768 of 2048 took 89 and 80 (2026-11-26).
+    if operation == "quantize":
+        # In steps, a row is read twice: 32768 rows of 2048 took 89 us so and 80 held whole, but 388
+        # of 512 took 2.1 and 1.9 (2026-11-26), and few rows are mostly dispatched.
         sources = [each for each in sources if each.rows > DISPATCHED_ROWS]
     if operation == "dispatch":  # what none reaches, three kernels do
         return _needed(reaches, sources) or reaches[-1:]

@@ -123,6 +123,7 @@ class Catalogue:
             self.loaded.targets,
             self.known,
             self.measured,
+            self.loaded.tunings,
         )
 
     def used_bands(self, contract: Contract, target: Target) -> list[Band]:

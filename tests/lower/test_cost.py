@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import ceil, hypot, sqrt
 from statistics import NormalDist
 
@@ -13,7 +14,8 @@ from generator.lower.cost import REQUANTIZE_INSTRUCTIONS, Cost, Shape, cost
 from generator.lower.design import Design
 from generator.lower.program import Program
 from generator.lower.variant import Variant
-from tests.lower.conftest import LIMITS, TARGET, contract, gemm
+from generator.spec.model import Target
+from tests.lower.conftest import LIMITS, TARGET, TARGETS, contract, gemm
 
 SHAPE = Shape(experts=2, rows_per_expert=20, n=64, k=256)
 ROUNDING = 1 + 1e-9  # of the floating-point sums in an estimate
@@ -115,6 +117,18 @@ def test_fp16_dots_convert_both_operands() -> None:
 def test_math_takes_the_rate_of_the_strategy() -> None:
     times = {dot: cost(gemm("down", dot=dot), SHAPE).math_us for dot in ("int8", "fp16_exact")}
     assert times["fp16_exact"] == 2 * times["int8"]
+
+
+def test_a_dot_too_short_for_the_best_instruction_takes_longer() -> None:
+    """wgmma wants 64 rows of a first operand: those of gate and up joined, not of either alone."""
+
+    def math_us(target: Target, **traits: str) -> float:
+        return cost(replace(gemm("up", m=32, n=32, **traits), target=target), SHAPE).math_us
+
+    weights = {"operands": "weights_first"}
+    for target, slower in ((TARGETS["sm_90"], 4), (TARGETS["sm_80"], 1)):
+        joined = math_us(target, **weights, gates="joined")
+        assert math_us(target, **weights) == math_us(target) == slower * joined
 
 
 def test_one_stage_loads_and_multiplies_in_turn() -> None:

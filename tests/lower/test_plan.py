@@ -226,17 +226,46 @@ def test_row_wise_designs_serve_any_rows(built: Program) -> None:
 
 
 @pytest.mark.parametrize(
-    ("rows", "reaches"), [(DISPATCHED_ROWS, [SPEC.limits.k]), (4096, [1024, SPEC.limits.k])]
+    ("operation", "rows", "reaches"),
+    [
+        ("quantize", DISPATCHED_ROWS, [SPEC.limits.k]),
+        ("quantize", 4096, [1024, SPEC.limits.k]),
+        ("requantize", 64, [1024, SPEC.limits.k]),
+    ],
 )
 def test_a_reach_that_no_shape_of_many_rows_needs_is_not_kept(
-    rows: int, reaches: list[int]
+    operation: str, rows: int, reaches: list[int]
 ) -> None:
-    """The longest takes every layer; rows are held whole where that is worth a module."""
-    asked, portable = contract("requantize"), TARGETS["portable"]
+    """The longest takes every layer; rows are held whole where that is worth a module. Few rows are
+    not quantized by it, but requantized.
+    """
+    asked, portable = contract(operation), TARGETS["portable"]
     source = ShapeSource(experts=8, n=512, k=512, rows=rows)
     plan = lower(SPEC, asked, portable, (source,))
     assert [each.longest_row for each in plan.kept] == reaches
     assert [each.design.row for each in plan.kept] == ["whole", "steps"][-len(reaches) :]
+
+
+def test_rows_of_fp16_are_held_whole_as_those_of_bf16_are(built: Program) -> None:
+    """Though only small models have layers of it."""
+    plans = [
+        next(
+            each
+            for each in built.plans
+            if each.contract.name == f"requantize_a8_{dtype}_v1" and each.target.name == "portable"
+        )
+        for dtype in ("fp16", "bf16")
+    ]
+    lengths = {
+        padded(model.intermediate)
+        for model in SHIPPED.models
+        if any(layer.dtype == "fp16" for layer in model.layers)
+    }
+    assert lengths
+    for k in lengths:
+        fp16, bf16 = (next(v for v in plan.kept if v.longest_row >= k).design for plan in plans)
+        assert fp16 == bf16
+        assert fp16.row == "whole"
 
 
 def test_rows_that_are_dispatched_do_not_choose_how_others_are_gathered() -> None:

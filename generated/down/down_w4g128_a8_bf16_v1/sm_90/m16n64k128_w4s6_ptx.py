@@ -49,7 +49,7 @@ def _high(w):
 
 
 @triton.jit(do_not_specialize=["n_tiles", "group_pairs"])
-def down_w4g128_a8_bf16_v1_sm_90_m16n64k128_w4s4_ptx(
+def down_w4g128_a8_bf16_v1_sm_90_m16n64k128_w4s6_ptx(
     x_ptr,  # int8 [rows, K], rows sorted by expert
     x_scale_ptr,  # fp32 [rows]
     w_ptr,  # int8 [experts, N, K // 2], two int4 a byte, in planes
@@ -107,4 +107,4 @@ def down_w4g128_a8_bf16_v1_sm_90_m16n64k128_w4s4_ptx(
     tl.store(y_ptrs, (acc * x_scale[:, None]).to(tl.bfloat16), mask=row_ok[:, None])
 
 
-OPTIONS = {"num_warps": 4, "num_stages": 4, "enable_fp_fusion": False}
+OPTIONS = {"num_warps": 4, "num_stages": 6, "enable_fp_fusion": False}
