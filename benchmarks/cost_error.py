@@ -32,6 +32,7 @@ from generator.lower.shapes import ShapeSource
 from generator.lower.variant import Variant
 from generator.spec.load import load
 from generator.spec.model import SpecSet, Target
+from generator.tune.measured import LAYER
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,8 @@ def timings(path: Path) -> dict[Batch, dict[str, float]]:
     found: dict[Batch, dict[str, float]] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         each = json.loads(line)
-        if each.get("routing") == "uniform" and isfinite(each["us"]):
+        gemm = each.get("operation") != LAYER
+        if gemm and each.get("routing") == "uniform" and isfinite(each["us"]):
             facts = (each[name] for name in ("contract", "n", "k", "experts", "rows"))
             found.setdefault(Batch(*facts), {})[each["design"]] = each["us"]
     return found

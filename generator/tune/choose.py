@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from generator.errors import Finding, LaunchError
-from generator.tune.measured import Measurement, wrong
+from generator.tune.measured import LAYER, Measurement, wrong
 
 # A design that is slower than the fastest by less is as good: fewer designs are emitted then.
 TOLERANCE = 0.03
@@ -70,6 +70,7 @@ class _Batch:
     rows: int
     routings: tuple[str, ...]
     rivals: Mapping[str, Sequence[_Rival]]  # by operation
+    layers: Sequence[_Rival]  # whole ones, by row tiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +98,9 @@ class _Place:
 
 
 def chosen(measurements: Iterable[Measurement]) -> tuple[Shape, ...]:
-    """For each batch the row tile that makes up and down together fastest, for it the designs that
-    are as fast as any, and of these as few for all batches as will do.
+    """For each batch the row tile that makes the layer fastest, or up and down together where no
+    layers were timed by several; for it the designs that are as fast as any, and of these as few
+    for all batches as will do.
 
     Under several routings the fastest has the least sum of its times, each divided by the least
     under its routing. A design that some of them lack compares with none, and is left out, as is
@@ -150,8 +152,8 @@ def _batch(measurements: Sequence[Measurement]) -> _Batch:
         ]
         for operation, by_design in trials.items()
     }
-    one = measurements[0]
-    return _Batch(one.model, one.layer, one.rows, tuple(routings), rivals)
+    one, layers = measurements[0], rivals.pop(LAYER, [])
+    return _Batch(one.model, one.layer, one.rows, tuple(routings), rivals, layers)
 
 
 def _precedence(batch: _Batch) -> tuple[int, str, str]:
@@ -159,7 +161,9 @@ def _precedence(batch: _Batch) -> tuple[int, str, str]:
 
 
 def _row_tile(batch: _Batch) -> int:
-    """Up and down read one tile map, so the sum of both counts: by each tile's best designs."""
+    """Up and down read one tile map, so the time of the layer counts, or else the sum of both: by
+    each tile's best designs.
+    """
     whole: dict[int, tuple[float, ...]] = {}
     for tile in {rival.block_m for own in batch.rivals.values() for rival in own}:
         of_tile = [[r for r in own if r.block_m == tile] for own in batch.rivals.values()]
@@ -173,6 +177,8 @@ def _row_tile(batch: _Batch) -> int:
         if len(batch.routings) > 1:
             what += f" under all of {', '.join(batch.routings)}"
         raise LaunchError(Finding("--trials", what, "name another file, and time them anew"))
+    layers = {each.block_m: each.times for each in batch.layers if each.block_m in whole}
+    whole = layers or whole
     least = _least(whole.values())
     return min(whole, key=lambda tile: (_ratios(whole[tile], least), tile))
 

@@ -15,18 +15,20 @@ from generator.errors import Finding, LaunchError
 from generator.tune.environment import Environment
 
 Kind = TypeVar("Kind")
+LAYER = "layer"  # stands for an operation where a whole layer was timed by a row tile
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
     """One module on one batch of a model's layer: microseconds a launch, its weights not in the L2
-    cache.
+    cache. Or the whole layer by the best modules of a row tile: its contract, N of the down and K
+    of the up kernel, and as design `m` and the tile.
     """
 
     model: str
     layer: str
     operation: str
-    contract: str  # of the operation
+    contract: str
     n: int  # columns of its output, stored
     k: int  # length of a row, stored
     experts: int  # local ones

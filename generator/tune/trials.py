@@ -33,7 +33,7 @@ class Trial:
 
 
 @contextmanager
-def _naming(modules: str) -> Iterator[None]:
+def naming(modules: str) -> Iterator[None]:
     """Raises LaunchError, which names them, where the device stops at one of these modules: it
     takes the process along.
     """
@@ -63,7 +63,7 @@ class Contest:
         trials: list[Trial] = []
         best = float("inf")
         for entry in rivals:
-            with _naming(entry.symbol):
+            with naming(entry.symbol):
                 looks = list(self._looks(entry, best)) if self.is_right(entry) else []
             trials.append(Trial(entry, Sample.of(looks) if looks else WRONG))
             best = min(best, trials[-1].sample.median)
@@ -93,7 +93,7 @@ class Contest:
         would decide which is taken.
         """
         few = [each.entry for each in finalists(trials)]
-        with _naming(" or ".join(each.symbol for each in few)):
+        with naming(" or ".join(each.symbol for each in few)):
             samples = graph_samples([self._replay(each) for each in few], FINAL_LOOKS)
         again = [Trial(e, s) for e, s in zip(few, samples, strict=True) if s is not None]
         return sorted(again, key=_by_time)

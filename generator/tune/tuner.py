@@ -13,9 +13,10 @@ from generator.runtime.manifest import Manifest
 from generator.runtime.problem import Problem
 from generator.tune.calls import prepare, random_tokens
 from generator.tune.cases import Batch, Setup
-from generator.tune.measured import Measurement, wrong
+from generator.tune.measured import LAYER, Measurement, wrong
 from generator.tune.rotated import rotated
 from generator.tune.rotation import calls_of, memory_of
+from generator.tune.row_tiles import layer_samples, near
 from generator.tune.stages import finished
 from generator.tune.timing import Timer
 from generator.tune.trials import Contest, Trial, contest, in_orders, plausible, unordered
@@ -67,12 +68,13 @@ class Tuner:
         others = other_orders(rounds, setup, seen)
         left = {each.symbol for each in self.passing([each for own in others for each in own])}
         for batch in setup.batches:
-            found: list[Measurement] = []
-            for first, own in zip(rounds, others, strict=True):
-                if first.batch == batch:
-                    rivals = [each for each in own if each.symbol in left]
-                    found += second_round(setup, first, rivals)
-            yield batch, found
+            timed = [
+                (first, second_round(first, [each for each in own if each.symbol in left]))
+                for first, own in zip(rounds, others, strict=True)
+                if first.batch == batch
+            ]
+            gemms = [each for first, trials in timed for each in of_gemm(setup, first, trials)]
+            yield batch, [*gemms, *of_layer(setup, timed)]
 
     def _first_rounds(
         self, setup: Setup, wrong_before: Collection[tuple[str, str]]
@@ -134,29 +136,62 @@ class Tuner:
         return [each for each in accepting if unordered(each) in designs]
 
 
-def second_round(setup: Setup, first: FirstRound, others: Sequence[Entry]) -> Iterator[Measurement]:
+def second_round(first: FirstRound, others: Sequence[Entry]) -> list[Trial]:
     """The best in their other orders, then the best of all by turns."""
-    match, problem = first.match, first.problem
+    match = first.match
     trials = sorted([*first.trials, *match.times(others)], key=_median)
     final = {each.entry.symbol: each for each in match.final(trials)}
+    return [final.get(each.entry.symbol, each) for each in trials]
+
+
+def of_gemm(setup: Setup, first: FirstRound, trials: Sequence[Trial]) -> Iterator[Measurement]:
+    """What was measured of one GEMM of a batch."""
     for each in trials:
-        taken = final.get(each.entry.symbol, each)
         yield Measurement(
             model=setup.model.name,
             layer=setup.layer.name,
-            operation=match.operation,
-            contract=problem.contract,
-            n=problem.n,
-            k=problem.k,
-            experts=problem.experts,
-            rows=problem.rows,
+            operation=first.match.operation,
+            contract=first.problem.contract,
+            n=first.problem.n,
+            k=first.problem.k,
+            experts=first.problem.experts,
+            rows=first.problem.rows,
             routing=first.batch.routing,
             design=each.entry.design,
             block_m=each.entry.block_m or 0,
-            us=taken.sample.median,
-            iqr=taken.sample.iqr,
-            looks=taken.sample.count,
+            us=each.sample.median,
+            iqr=each.sample.iqr,
+            looks=each.sample.count,
         )
+
+
+def of_layer(
+    setup: Setup, timed: Sequence[tuple[FirstRound, Sequence[Trial]]]
+) -> Iterator[Measurement]:
+    """What is measured of whole layers, where several row tiles are near; `timed` are its GEMMs."""
+    pairs = near({first.match.operation: trials for first, trials in timed})
+    up, down = (first for first, _ in timed)
+    if len(pairs) < 2:
+        return
+    samples = layer_samples(up.match.calls, pairs, up.match.timer)
+    for pair, sample in zip(pairs, samples, strict=True):
+        if sample is not None:
+            yield Measurement(
+                model=setup.model.name,
+                layer=setup.layer.name,
+                operation=LAYER,
+                contract=setup.layer.name,
+                n=down.problem.n,
+                k=up.problem.k,
+                experts=up.problem.experts,
+                rows=up.problem.rows,
+                routing=up.batch.routing,
+                design=f"m{pair.block_m}",
+                block_m=pair.block_m,
+                us=sample.median,
+                iqr=sample.iqr,
+                looks=sample.count,
+            )
 
 
 def other_orders(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -79,6 +80,28 @@ def test_up_and_down_share_the_row_tile_that_is_fastest_for_both() -> None:
         timed("d64", 5.0, block_m=64),
     ]
     assert set(designs(given).values()) == {"u64", "d64"}
+
+
+def test_where_layers_were_timed_they_choose_the_row_tile() -> None:
+    """A tile that was not near, or whose kernels are left out, is not chosen by them."""
+
+    def layer(block_m: int, us: float, routing: str = "uniform") -> Measurement:
+        name = f"m{block_m}"
+        return timed(name, us, operation="layer", block_m=block_m, routing=routing)
+
+    gemms = [
+        timed(f"{operation}{tile}", us, operation=operation, block_m=tile)
+        for tile, us in ((16, 10.0), (32, 10.2), (64, 9.9))
+        for operation in ("up", "down")
+    ]
+    contract = gemms[0].contract
+    assert designs(gemms)[contract, 8] == "up64"
+    both = [layer(16, 31.0), layer(32, 30.0)]
+    assert designs([*gemms, *both])[contract, 8] == "up32"
+    wrong = replace(gemms[2], us=math.inf)
+    assert designs([*gemms[:2], wrong, *gemms[3:], *both])[contract, 8] == "up16"
+    zipf = [replace(each, routing="zipf") for each in gemms]
+    assert designs([*gemms, *zipf, *both, layer(16, 5.0, "zipf")])[contract, 8] == "up16"
 
 
 def test_a_row_tile_that_one_of_them_lacks_is_not_taken() -> None:
