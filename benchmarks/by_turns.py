@@ -3,16 +3,18 @@
     python -m benchmarks.by_turns MODEL LAYER LAYER... [--tokens N...] [--generated DIR]
 
 Whole layers as CUDA graphs, each with weights of its own that do not sit in the L2 cache, on the
-same draw of tokens. What a device does with its clocks meets all of them alike, as it does not from
-one batch of `bench` to the next. Microseconds a call: the median of `--repeat` replays, in brackets
-the interquartile range; then how far from the first layer. Results are not compared: `bench` does.
-The table is Markdown.
+same draws of tokens. What a device does with its clocks meets all of them alike, as it does not
+from one batch of `bench` to the next. Microseconds a call: the median of `--repeat` replays, in
+brackets the interquartile range; then how far from the first layer. Results are not compared:
+`bench` does. The table is Markdown.
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Iterator, Sequence
+from math import lcm
 from pathlib import Path
 
 import torch
@@ -20,17 +22,17 @@ import torch
 from generator.errors import Finding, LaunchError
 from generator.runtime.device import here
 from generator.runtime.manifest import Manifest, load
-from generator.tune.calls import Prepared, prepare, random_tokens
+from generator.tune.calls import prepare, random_tokens
 from generator.tune.cases import Batch, Setup, setups
 from generator.tune.environment import environment
-from generator.tune.rotated import Rotated, rotated
+from generator.tune.rotated import rotated
 from generator.tune.rotation import calls_of, memory_of
 from generator.tune.timing import Sample, Timer, graph_samples, timer_for
 from generator.tune.weights import random_experts
 from generator.tune.work import floor_us
 
 SEED = 0
-READ_TB_PER_S = 5.0  # only says how many calls a graph holds: as many as `tune` takes
+READ_TB_PER_S = 5.0  # only says how many calls a graph holds; no less than it has to
 
 
 def gpu() -> torch.device:
@@ -57,30 +59,31 @@ def named(
 def beside(
     manifest: Manifest, asked: Sequence[Setup], timer: Timer, device: torch.device, repeat: int
 ) -> Iterator[tuple[Batch, list[Sample]]]:
-    """Batch by batch, a sample of each layer."""
+    """Batch by batch, a sample of each layer. Raises LaunchError where there is no room for as many
+    copies of the weights as do not sit in the cache.
+    """
     turned = [
         rotated(random_experts(each.model, each.layer, device, SEED), each, memory_of(device), SEED)
         for each in asked
     ]
     for batch in asked[0].batches:
-        calls = [
-            prepared(manifest, each, own, batch, device)
-            for each, own in zip(asked, turned, strict=True)
-        ]
-        replays = [timer.capture(each.subject().calls) for each in calls]
-        yield batch, [each for each in graph_samples(replays, repeat) if each is not None]
-
-
-def prepared(
-    manifest: Manifest, setup: Setup, turned: Rotated, batch: Batch, device: torch.device
-) -> Prepared:
-    own = turned.copies[: turned.wanted[batch]]
-    calls = calls_of(len(own), floor_us(turned.works[batch], READ_TB_PER_S))
-    given = (
-        random_tokens(setup.model, setup.layer, batch, device, SEED + index)
-        for index in range(calls)
-    )
-    return prepare(manifest, setup.layer, own, tuple(given))
+        own = [each.copies[: each.wanted[batch]] for each in turned]
+        if any(len(c) < t.wanted[batch] for c, t in zip(own, turned, strict=True)):
+            what = (
+                "there is no memory for the copies of the weights that would not sit in the cache"
+            )
+            raise LaunchError(Finding(f"{batch.tokens} tokens", what, "name fewer layers"))
+        floor = min(floor_us(each.works[batch], READ_TB_PER_S) for each in turned)
+        calls = calls_of(lcm(*map(len, own)), floor)
+        prepared = []  # what the graphs below write to
+        for each, copies in zip(asked, own, strict=True):
+            seeds = range(SEED, SEED + calls)
+            given = [random_tokens(each.model, each.layer, batch, device, seed) for seed in seeds]
+            prepared.append(prepare(manifest, each.layer, copies, tuple(given)))
+        replays = [timer.capture(each.subject().calls) for each in prepared]
+        samples = [each for each in graph_samples(replays, repeat) if each is not None]
+        assert len(samples) == len(asked), "a GPU has graphs"
+        yield batch, samples
 
 
 def line(batch: Batch, samples: Sequence[Sample]) -> str:
@@ -102,8 +105,10 @@ def main() -> None:
         manifest = load(options.generated)
         asked = named(manifest, options.model, options.layers, options.tokens)
         device = gpu()
-        on = environment(device, "", str(manifest.directory))
-        print(f"{on.device}, driver {on.driver}, torch {on.torch}, Triton {on.triton}, {on.date}")
+        command = " ".join(["python -m benchmarks.by_turns", *sys.argv[1:]])
+        on = environment(device, command, str(manifest.directory))
+        versions = f"driver {on.driver}, torch {on.torch}, Triton {on.triton}"
+        print(f"{on.device}, {versions}, {on.date} UTC; {options.model}.\n\n    {on.command}")
         heads = ["tokens", *options.layers, *("to the first" for _ in options.layers[1:])]
         print(f"\n| {' | '.join(heads)} |")
         print("| --- " + "| ---: " * (len(heads) - 1) + "|")

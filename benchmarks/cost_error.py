@@ -91,7 +91,7 @@ def timings(path: Path) -> dict[Batch, dict[str, float]]:
     found: dict[Batch, dict[str, float]] = {}
     for line in path.read_text(encoding="utf-8").splitlines():
         each = json.loads(line)
-        gemm = each.get("operation") != LAYER
+        gemm = each.get("operation", LAYER) != LAYER
         if gemm and each.get("routing") == "uniform" and isfinite(each["us"]):
             facts = (each[name] for name in ("contract", "n", "k", "experts", "rows"))
             found.setdefault(Batch(*facts), {})[each["design"]] = each["us"]

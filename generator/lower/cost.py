@@ -48,8 +48,9 @@ WARP_ROWS = 16
 NIBBLES_TWICE = 1.4
 
 # A dot whose first operand is too short for the best matrix instruction of its target takes a
-# lesser one. Of 176 timed batches the pick was within 10 % of the fastest 140 times so, within 30 %
-# 171 times and 1.39 times as slow at worst, and 136, 169 and 1.48 without (one H100, 2026-11-27).
+# lesser one; fitted. Of 176 timed batches the pick was within 10 % of the fastest 140 times so,
+# within 30 % 171 times and 1.39 times as slow at worst; by a factor of 2 it was 138, 169 and 1.48,
+# and without 136, 169 and 1.48 (one H100, 2026-11-27).
 LESSER_INSTRUCTION = 4.0
 
 # Warps that are alike load, multiply and store in turn, which takes 1.07 to 1.18 times as long as

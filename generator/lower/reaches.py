@@ -7,7 +7,7 @@ of 2048 elements take 8.6 us by one, two and four warps a row, 32768 of them 55,
 of 768 take 1.7 by one warp and 1.6 by four, 32768 of them 29 and 34: bands of rows would keep twice
 the designs for little. Two rows a program take 49 us where one takes 51 (32768 of 2048), and 265
 where one takes 241 (of 7168). Rows in the order of their tokens, which are read once then, take 205
-of those 241, but 58 of those 51: smooth scales of one expert no longer follow one another.
+us instead of 241, but 58 instead of 51: smooth scales of one expert no longer follow one another.
 """
 
 from __future__ import annotations

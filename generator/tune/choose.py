@@ -178,7 +178,7 @@ def _row_tile(batch: _Batch) -> int:
             what += f" under all of {', '.join(batch.routings)}"
         raise LaunchError(Finding("--trials", what, "name another file, and time them anew"))
     layers = {each.block_m: each.times for each in batch.layers if each.block_m in whole}
-    whole = layers or whole
+    whole = layers if len(layers) > 1 else whole
     least = _least(whole.values())
     return min(whole, key=lambda tile: (_ratios(whole[tile], least), tile))
 

@@ -1,9 +1,9 @@
 """Time whole layers by each row tile that is near: the best up and down kernels of a tile, and all
 the stages around them.
 
-A GEMM that is replayed alone has the caches to itself, and the device's power: on one H100 (per
-channel, DeepSeek-V3, 4096 tokens, 2026-11-27) the best tiles of 128 rows took 2481 us alone, up and
-down, and those of 256 rows 2500, but the layers took 2942 and 2754.
+A GEMM that is replayed alone has the caches and the device's power to itself. Up and down of 128
+rows took 2481 us, those of 256 rows 2500, which is nothing between them, but the layers took 2942
+and, five hours before, 2754 (DeepSeek-V3 per channel, 4096 tokens, one H100, 2026-11-27).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from generator.tune.timing import Call, Sample, Timer, graph_samples
 from generator.tune.trials import FINAL_LOOKS, Trial, naming
 from generator.verify.stages import Checked, relaunch, tile_map
 
-NEAR = 1.1  # of the least sum of up and down: layers differ from that by less
+NEAR = 1.1  # of the least sum of up and down; beyond it, no layer is expected to be the fastest
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,17 +92,19 @@ def tune(options: Options, say: Say, progress: Say) -> int:
 def _timed(
     tuner: Tuner, left: Sequence[Setup], known: Sequence[Measurement], progress: Say
 ) -> Iterator[list[Measurement]]:
-    """Batch by batch, and how far it is after each."""
-    start, done, total = time.monotonic(), 0, sum(len(each.batches) for each in left)
+    """Batch by batch, and how far it is after each round of one."""
+    start, done, total = time.monotonic(), 0, 2 * sum(len(each.batches) for each in left)
     for setup in left:
         for batch, found in tuner.measurements(setup, known):
-            yield found
+            if found is not None:
+                yield found
             done += 1
             seconds = time.monotonic() - start
             eta = seconds / done * (total - done)
+            what = "first round" if found is None else f"{len(found)} timings"
             progress(
                 f"[{done}/{total}] {setup.model.name} {setup.layer.name} {batch.tokens} tokens"
-                f" {batch.routing}: {len(found)} designs, {seconds:.0f} s, {eta:.0f} s to go"
+                f" {batch.routing}: {what}, {seconds:.0f} s, {eta:.0f} s to go"
             )
 
 

@@ -57,32 +57,40 @@ class Tuner:
 
     def measurements(
         self, setup: Setup, known: Iterable[Measurement] = ()
-    ) -> Iterator[tuple[Batch, list[Measurement]]]:
-        """Batch by batch, once all have had their first round: what more is to be compiled for them
-        is compiled side by side, for which that of one batch is too little. The weights are made
-        once. `known` is what earlier runs measured. Raises LaunchError where a GEMM has no rival
-        that is right, BuildError where the compilers do not answer.
+    ) -> Iterator[tuple[Batch, list[Measurement] | None]]:
+        """Every batch twice: None once it has had its first round, and when all have, what was
+        measured of it. For what is left to compile is compiled side by side, and that of one batch
+        is too little. Meanwhile the memory of all batches is taken (2 GB of DeepSeek-V3's layer, of
+        eight ranks and up to 4096 tokens). The weights are made once. `known` is what earlier runs
+        measured. Raises LaunchError where a GEMM has no rival that is right, BuildError where the
+        compilers do not answer.
         """
         seen = list(known)
-        rounds = list(self._first_rounds(setup, wrong(seen)))
+        banned = wrong(seen)
+        rounds: list[FirstRound] = []
+        for batch, both in self._first_rounds(setup, banned):
+            rounds += both
+            yield batch, None
         others = other_orders(rounds, setup, seen)
         left = {each.symbol for each in self.passing([each for own in others for each in own])}
         for batch in setup.batches:
-            timed = [
-                (first, second_round(first, [each for each in own if each.symbol in left]))
-                for first, own in zip(rounds, others, strict=True)
-                if first.batch == batch
-            ]
+            timed = []
+            for first, own in zip(rounds, others, strict=True):
+                if first.batch == batch:
+                    rivals = [e for e in own if e.symbol in left and _named(e) not in banned]
+                    timed.append((first, second_round(first, rivals)))
+                    banned |= _wrong(timed[-1][1])
             gemms = [each for first, trials in timed for each in of_gemm(setup, first, trials)]
             yield batch, [*gemms, *of_layer(setup, timed)]
 
     def _first_rounds(
-        self, setup: Setup, wrong_before: Collection[tuple[str, str]]
-    ) -> Iterator[FirstRound]:
-        """Both GEMMs of every batch. `wrong_before` are contracts and designs."""
+        self, setup: Setup, banned: set[tuple[str, str]]
+    ) -> Iterator[tuple[Batch, list[FirstRound]]]:
+        """Both GEMMs of every batch. `banned` are contracts and designs whose results were wrong,
+        and comes to hold those that are.
+        """
         packed = random_experts(setup.model, setup.layer, self.device, self.seed)
         turned = rotated(packed, setup, memory_of(self.device), self.seed)
-        banned = set(wrong_before)
         for batch in setup.batches:
             own = turned.copies[: turned.wanted[batch]]
             floor = floor_us(turned.works[batch], READ_TB_PER_S)
@@ -90,15 +98,12 @@ class Tuner:
             given = random_tokens(setup.model, setup.layer, batch, self.device, self.seed)
             prepared = prepare(self.manifest, setup.layer, own, (given,) * calls)
             checked = finished(prepared)
+            rounds = []
             for operation in GEMMS:
                 match = contest(prepared, checked, operation, self.timer, self.say)
-                first = self._first_round(batch, match, banned)
-                banned |= {
-                    (each.entry.contract, each.entry.design)
-                    for each in first.trials
-                    if not each.sample.count
-                }
-                yield first
+                rounds.append(self._first_round(batch, match, banned))
+                banned |= _wrong(rounds[-1].trials)
+            yield batch, rounds
 
     def _first_round(
         self, batch: Batch, match: Contest, banned: Collection[tuple[str, str]]
@@ -109,7 +114,7 @@ class Tuner:
         rivals = [
             each
             for each in plausible(self._accepting(problem), problem.rows, problem.experts)
-            if (each.contract, each.design) not in banned
+            if _named(each) not in banned
         ]
         trials = match.times(first_orders(rivals))
         if not any(each.sample.count for each in trials):
@@ -134,6 +139,14 @@ class Tuner:
             fix = "leave the layer out by --contract, or build more --rivals"
             raise LaunchError(Finding(problem.contract, what, fix))
         return [each for each in accepting if unordered(each) in designs]
+
+
+def _named(entry: Entry) -> tuple[str, str]:
+    return entry.contract, entry.design
+
+
+def _wrong(trials: Iterable[Trial]) -> set[tuple[str, str]]:
+    return {_named(each.entry) for each in trials if not each.sample.count}
 
 
 def second_round(first: FirstRound, others: Sequence[Entry]) -> list[Trial]:
@@ -207,7 +220,7 @@ def other_orders(
         before = timed_before(known, setup, batch, operation)
         also = timed.setdefault((operation, batch.tokens), before)
         own = list(in_orders(first.trials, first.rivals, also))
-        also |= {each.entry.design for each in first.trials} | {each.design for each in own}
+        also |= {each.design for each in own}
         others.append(own)
     return others
 

@@ -48,9 +48,10 @@ def test_the_summary_counts() -> None:
 
 def test_trials_are_read_by_batch(tmp_path: Path) -> None:
     facts = {"contract": "down", "n": 64, "k": 128, "experts": 8, "rows": 96}
-    facts["routing"] = "uniform"
+    facts |= {"operation": "down", "routing": "uniform"}
     told = [{"device": "one"}, facts | {"design": "a", "us": 2.0}, facts | {"design": "b", "us": 3}]
     told.append(facts | {"design": "a", "us": 9.0, "routing": "zipf"})  # the model knows none
+    told.append(facts | {"operation": "layer", "contract": "layer", "design": "m16", "us": 5.0})
     path = tmp_path / "trials"
     path.write_text("\n".join(map(json.dumps, told)), encoding="utf-8")
     assert timings(path) == {Batch("down", 64, 128, 8, 96): {"a": 2.0, "b": 3}}

@@ -125,10 +125,15 @@ def test_a_dot_too_short_for_the_best_instruction_takes_longer() -> None:
     def math_us(target: Target, **traits: str) -> float:
         return cost(replace(gemm("up", m=32, n=32, **traits), target=target), SHAPE).math_us
 
+    def rate(target: Target, dot: str) -> float:
+        return target.cost.dot_ops_per_us.of(dot)
+
     weights = {"operands": "weights_first"}
     for target, slower in ((TARGETS["sm_90"], 4), (TARGETS["sm_80"], 1)):
         joined = math_us(target, **weights, gates="joined")
         assert math_us(target, **weights) == math_us(target) == slower * joined
+        slowly = joined * rate(target, "int8") / rate(target, "rank1")
+        assert math_us(target, dot="rank1") == pytest.approx(slowly)
 
 
 def test_one_stage_loads_and_multiplies_in_turn() -> None:

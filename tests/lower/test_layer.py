@@ -32,6 +32,7 @@ from generator.lower.layer_contract import (
 from generator.lower.plan import Plan, lower
 from generator.lower.program import LayerEntry, Program, Selection, program
 from generator.lower.rank import RankedBand
+from generator.lower.report import Catalogue
 from generator.lower.shapes import ShapeSource, users
 from generator.lower.tuned import tuned
 from generator.lower.variant import Variant
@@ -56,6 +57,7 @@ TARGETS = {
     each.name: changed(each, cost=each.cost.model_copy(update={"launch_us": DEAR_LAUNCH_US}))
     for each in SHIPPED.targets
 }
+DEAR = SHIPPED.model_copy(update={"targets": tuple(TARGETS.values())})
 LAYERS = model_layers(SHIPPED.specs, SHIPPED.models)
 USERS = users(SHIPPED, [(each, layer_plans(each)) for each in LAYERS])
 SOURCE = ShapeSource(experts=8, n=1024, k=2048, rows=4096)
@@ -65,8 +67,7 @@ FEW = PlanChoice("dispatched", (AtMost("rows", DISPATCHED_ROWS),))
 @pytest.fixture(scope="module")
 def everywhere() -> Program:
     """The layers of the models on every target, where launches are dear."""
-    specs = SHIPPED.model_copy(update={"targets": tuple(TARGETS.values())})
-    return program(specs, Selection(targets=tuple(TARGETS)))
+    return program(DEAR, Selection(targets=tuple(TARGETS)))
 
 
 @dataclass(frozen=True)
@@ -217,6 +218,22 @@ def test_folding_is_not_dearer_at_its_limit_and_dearer_at_twice_it(everywhere: P
             shorter = [dearer(each, length) for length in compared if length < limit]
             assert True not in shorter, str(each)
     assert {LONGEST_K} < seen  # a band that folds at any length, and one that does not
+
+
+def test_explain_tells_the_plans_that_a_build_takes(everywhere: Program) -> None:
+    """By the designs that were timed, as both run them."""
+    catalogue, untimed = (
+        Catalogue(specs) for specs in (DEAR, DEAR.model_copy(update={"tunings": ()}))
+    )
+    told = [
+        (own.plan_bands(layer.contract, TARGETS[target]), bands)
+        for own in (catalogue, untimed)
+        for layer in everywhere.layers
+        for target, bands in layer.bands.items()
+    ]
+    half = len(told) // 2
+    assert all(ours == theirs for ours, theirs in told[:half])
+    assert any(ours != theirs for ours, theirs in told[half:])  # or nothing is told
 
 
 def test_plan_is_left_out_where_no_model_of_the_layer_would_take_it(everywhere: Program) -> None:

@@ -237,7 +237,7 @@ def test_a_reach_that_no_shape_of_many_rows_needs_is_not_kept(
     operation: str, rows: int, reaches: list[int]
 ) -> None:
     """The longest takes every layer; rows are held whole where that is worth a module. Few rows are
-    not quantized by it, but requantized.
+    dispatched instead of quantized, but requantized all the same.
     """
     asked, portable = contract(operation), TARGETS["portable"]
     source = ShapeSource(experts=8, n=512, k=512, rows=rows)

@@ -99,9 +99,13 @@ def test_where_layers_were_timed_they_choose_the_row_tile() -> None:
     both = [layer(16, 31.0), layer(32, 30.0)]
     assert designs([*gemms, *both])[contract, 8] == "up32"
     wrong = replace(gemms[2], us=math.inf)
-    assert designs([*gemms[:2], wrong, *gemms[3:], *both])[contract, 8] == "up16"
+    left = [*gemms[:2], wrong, *gemms[3:]]
+    assert designs([*left, *both, layer(64, 32.0)])[contract, 8] == "up16"
+    assert designs([*gemms, both[1]])[contract, 8] == "up64"  # beside none, it says nothing
     zipf = [replace(each, routing="zipf") for each in gemms]
-    assert designs([*gemms, *zipf, *both, layer(16, 5.0, "zipf")])[contract, 8] == "up16"
+    everywhere = [*both, layer(16, 31.0, "zipf"), layer(32, 31.5, "zipf")]
+    assert designs([*gemms, *zipf, *everywhere])[contract, 8] == "up32"
+    assert designs([*gemms, *zipf, *everywhere[:-1]])[contract, 8] == "up64"
 
 
 def test_a_row_tile_that_one_of_them_lacks_is_not_taken() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+import torch
 
 from generator.runtime.entry import Entry
 from generator.runtime.manifest import Manifest, load
@@ -64,16 +65,23 @@ def test_a_layer_by_other_kernels_has_the_same_result(
     tile: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(row_tiles, "FINAL_LOOKS", 1)
-    made = prepared(MANIFEST, tokens=TOKENS, calls=2, places=2, **SIZES)
+    # One expert has more rows than a tile of 16 holds, and fewer than the call's own.
+    made = prepared(MANIFEST, tokens=24, routing="one-hot", calls=2, places=2, **SIZES)
     checked = finished(made)
+    assert checked.run.choice.block_m == 32
     calls = [replace(checked, packed=made.packed(index)) for index in range(2)]
+    own = checked.run.buffers
+    want = [each.clone() for each in (checked.run.out, own["expert_output"], own["activation"])]
     for buffer in (checked.run.out, *checked.run.buffers.values()):
         buffer.copy_(poisoned(buffer))
     timer = ToldTimer()
     [sample] = layer_samples(calls, [Pair(tile, ENTRIES[tile], 0.0)], timer)
     assert sample is not None and timer.graphs == 1
-    assert (checked.run.out == checked.combined).all()
-    assert checked.combined.abs().sum() > 0
+    got = (checked.run.out, own["expert_output"], own["activation"])
+    present = (slice(None), slice(checked.present), slice(checked.present))
+    for each, wanted, rows in zip(got, want, present, strict=True):
+        assert torch.equal(each[rows], wanted[rows])
+        assert wanted[rows].abs().sum() > 0
 
 
 def test_a_tuner_times_them_by_turns(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +97,8 @@ def test_a_tuner_times_them_by_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     setup = Setup(model(CHANNEL, **SIZES), MANIFEST.layers[CHANNEL], (batch,))
     monkeypatch.setattr(row_tiles, "NEAR", 100.0)
     timer = ToldTimer()
-    [(_, found)] = Tuner(MANIFEST, entries, list, CPU, timer, 0, print).measurements(setup)
+    _, (_, found) = Tuner(MANIFEST, entries, list, CPU, timer, 0, print).measurements(setup)
+    assert found is not None
     assert timer.log[-4:] == [f"graph {timer.graphs - 1}", f"graph {timer.graphs}"] * 2
     layers = [each for each in found if each.operation == LAYER]
     assert [(each.design, each.block_m) for each in layers] == [("m16", 16), ("m32", 32)]

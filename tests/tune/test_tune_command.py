@@ -41,8 +41,10 @@ class Told:
 
     def measurements(
         self, setup: Setup, known: Sequence[Measurement]
-    ) -> Iterator[tuple[Batch, list[Measurement]]]:
+    ) -> Iterator[tuple[Batch, list[Measurement] | None]]:
         self.seen.append(len(known))
+        for batch in setup.batches:
+            yield batch, None
         for batch in setup.batches:
             self.asked.append((setup.layer.name, batch.tokens, batch.routing))
             yield (
@@ -166,7 +168,10 @@ def test_every_batch_is_timed_under_every_routing(lab: Lab) -> None:
         for count in (3, 5)
         for routing in ("uniform", "zipf")
     ]
-    assert lab.lines[-2].startswith(f"[8/8] tiny {GROUPS} 5 tokens zipf: 2 designs, ")
+    progress = [line.partition(", ")[0] for line in lab.lines[1:-1]]
+    assert progress[7] == f"[8/16] tiny {CHANNEL} 5 tokens zipf: 2 timings"
+    assert progress[8] == f"[9/16] tiny {GROUPS} 3 tokens uniform: first round"
+    assert progress[15] == f"[16/16] tiny {GROUPS} 5 tokens zipf: 2 timings"
     assert lab.lines[-1] == f"{lab.out}: 2 shapes, 4 buckets, 2 designs"
 
 

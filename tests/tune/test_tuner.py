@@ -46,8 +46,19 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tuner, "calls_of", lambda copies, floor: 1)
 
 
+def measured(
+    tuner: Tuner, setup: Setup = SETUP, known: Sequence[Measurement] = ()
+) -> list[tuple[Batch, list[Measurement]]]:
+    """What is measured of each batch, after the first rounds of all."""
+    steps = list(tuner.measurements(setup, known))
+    half = len(setup.batches)
+    assert [found for _, found in steps[:half]] == [None] * half
+    assert [batch for batch, _ in steps] == [*setup.batches] * 2
+    return [(batch, found) for batch, found in steps[half:] if found is not None]
+
+
 def test_both_gemms_are_timed_at_their_stored_shape() -> None:
-    [(batch, found)] = list(portable().measurements(SETUP))
+    [(batch, found)] = measured(portable())
     assert batch == SETUP.batches[0]
     shapes = {(each.operation, each.n, each.k, each.experts, each.rows) for each in found}
     assert shapes == {("up", 128, 128, 4, 6), ("down", 128, 128, 4, 6)}
@@ -80,7 +91,7 @@ def test_a_rival_whose_result_is_not_the_oracles_is_left_out_and_told() -> None:
     rivals = [miscompiled(real.entries[DOWN][0]), *real.entries[DOWN]]
     tuner = replace(real, entries={**real.entries, DOWN: rivals}, say=said.append)
     assert down_of(tuner) == {WRONG} | down_of(real)
-    [(_, found)] = list(tuner.measurements(SETUP))
+    [(_, found)] = measured(tuner)
     assert {each.us for each in found if each.design == WRONG} == {math.inf}
     told, again = said
     assert told == again
@@ -99,9 +110,9 @@ def test_what_was_wrong_once_is_not_tried_again() -> None:
     real = portable()
     rivals = [miscompiled(real.entries[DOWN][0]), *real.entries[DOWN]]
     tuner = replace(real, entries={**real.entries, DOWN: rivals}, say=said.append)
-    [(_, first)] = list(tuner.measurements(SETUP))
+    [(_, first)] = measured(tuner)
     longer = replace(SETUP, batches=(Batch(5, "uniform"),))
-    [(_, second)] = list(tuner.measurements(longer, first))
+    [(_, second)] = measured(tuner, longer, first)
     assert WRONG not in {each.design for each in second}
     assert len(said) == 1
     right = replace(next(e for e in first if e.design == WRONG), rows=second[0].rows, us=1e-3)
@@ -109,6 +120,25 @@ def test_what_was_wrong_once_is_not_tried_again() -> None:
         bucket.design for shape in chosen([*first, *second, right]) for bucket in shape.buckets
     ]
     assert taken and WRONG not in taken
+
+
+@pytest.mark.parametrize(("wrong", "asked"), [("a_columns", 1), ("b", 1), ("b_columns", 1)])
+def test_what_was_wrong_on_a_batch_is_not_tried_on_the_next(
+    wrong: str, asked: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it is timed in the first round or, in another order, in the second."""
+    tuner, _ = told(monkeypatch, {"a_columns": 5.0, "b_columns": 6.0}, broken=set())
+    tried: list[str] = []
+
+    def is_right(contest: trials.Contest, entry: Entry) -> bool:
+        tried.append(entry.design)
+        return entry.design != wrong
+
+    monkeypatch.setattr(trials.Contest, "is_right", is_right)
+    both = replace(SETUP, batches=(*SETUP.batches, Batch(5, "uniform")))
+    assert len(measured(tuner, both)) == 2
+    assert tried.count(wrong) == asked
+    assert tried.count("a") == 2 or wrong == "a_columns"
 
 
 @pytest.mark.usefixtures("erring")
@@ -242,7 +272,7 @@ def told(
 
 def down_of(tuner: Tuner, setup: Setup = SETUP, known: Sequence[Measurement] = ()) -> set[str]:
     """The down GEMM's designs that were timed on the last batch."""
-    *_, (_, found) = tuner.measurements(setup, known)
+    *_, (_, found) = measured(tuner, setup, known)
     return {each.design for each in found if each.operation == "down"}
 
 
@@ -282,7 +312,7 @@ def test_what_one_routing_timed_the_next_one_times_too(monkeypatch: pytest.Monke
     """Designs are compared that were timed under every routing. Under the second f is the best."""
     us = {f"{name}_columns": 10.0 + index for index, name in enumerate("abcdef")}
     tuner, _ = told(monkeypatch, us, broken=set())
-    [(_, first)] = list(tuner.measurements(SETUP))
+    [(_, first)] = measured(tuner)
     before = {each.design for each in first if each.operation == "down"}
     zipf = replace(SETUP, batches=(Batch(3, "zipf"),))
 
@@ -319,7 +349,7 @@ def test_what_all_batches_of_a_layer_need_is_compiled_at_once(
     longer = replace(SETUP, batches=(*SETUP.batches, Batch(5, "uniform")))
     by_tokens = {
         batch.tokens: {each.design for each in found if each.operation == "down"}
-        for batch, found in tuner.measurements(longer)
+        for batch, found in measured(tuner, longer)
     }
     first, again, others = gate.asked
     assert first == again == list(us)
@@ -331,7 +361,7 @@ def test_what_all_batches_of_a_layer_need_is_compiled_at_once(
 def test_measurements_of_other_batches_bring_no_design(monkeypatch: pytest.MonkeyPatch) -> None:
     us = {f"{name}_columns": 10.0 + index for index, name in enumerate("abcdef")}
     tuner, _ = told(monkeypatch, us, broken=set())
-    [(_, found)] = list(tuner.measurements(SETUP))
+    [(_, found)] = measured(tuner)
     one = replace(next(each for each in found if each.operation == "down"), design="f")
     assert "f" in down_of(tuner, known=[one])
     for change in ({"model": "m"}, {"layer": "l"}, {"operation": "up"}, {"rows": one.rows + 1}):
