@@ -359,7 +359,7 @@ def test_a_bad_question_is_2_and_says_what_to_ask(
 
 
 @pytest.mark.parametrize(
-    ("experts", "tuning"), [(128, "fastest at 128 rows, "), (100, "no measured tuning: ")]
+    ("experts", "tuning"), [(128, "chosen by timings at 128 rows, "), (100, "no measured tuning: ")]
 )
 def test_explain_prints_one_set_of_facts_as_text_and_as_json(
     printed: Printed, experts: int, tuning: str

@@ -172,7 +172,7 @@ def choice(plan: Plan, spec: Spec, asked: Problem, tiles: Collection[int | None]
 def _measured(
     plan: Plan, own: Mapping[Design, Variant], asked: Problem
 ) -> tuple[Variant | None, str]:
-    """The design that was measured fastest at the problem's shape, where one accepts it, and what
+    """The design that timings chose at the problem's shape, where one accepts the call, and what
     tells of it; nothing where the shape was not measured.
     """
     bands = [each.band for each in plan.bands]
@@ -187,7 +187,7 @@ def _measured(
             variant = by_name[near.design]
             if not _refusals(variant, asked):
                 where = f"at {near.rows} rows, the nearest measured, on {table.device}"
-                return variant, f"fastest {where}, {table.date}"
+                return variant, f"chosen by timings {where}, {table.date}"
     return None, said
 
 

@@ -58,7 +58,7 @@ def candidates(problem: Problem, manifest: Manifest) -> Iterator[Choice]:
                 rows, design = timed
                 if not list(_obstacles(entries[design], problem, manifest)):
                     near = f"at {rows} rows, the nearest measured, on {table.device}, {table.date}"
-                    yield Choice(entries[design], f"fastest {near}")
+                    yield Choice(entries[design], f"chosen by timings {near}")
         for band in bands:
             if not band.holds(problem.rows_per_expert):
                 continue

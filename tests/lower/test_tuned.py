@@ -105,7 +105,7 @@ def test_selection_takes_the_nearest_timed_rows(shipped: Manifest) -> None:
             asked = Problem(DOWN, rows, shape.n, shape.k, shape.experts, TARGETS)
             choice = select(asked, shipped)
             assert choice.entry.design == bucket.design
-            assert choice.why.startswith(f"fastest at {bucket.rows} rows, the nearest measured, on")
+            assert choice.why.startswith(f"chosen by timings at {bucket.rows} rows, the nearest measured, on")
 
 
 def test_what_was_timed_far_away_is_no_choice(shipped: Manifest) -> None:
@@ -117,7 +117,7 @@ def test_what_was_timed_far_away_is_no_choice(shipped: Manifest) -> None:
     [bucket] = shape.buckets
     one = select(Problem(DOWN, 1, shape.n, shape.k, shape.experts, TARGETS), shipped)
     assert one.entry.design == bucket.design  # few rows an expert, as were timed
-    assert one.why.startswith(f"fastest at {bucket.rows} rows, the nearest measured, on")
+    assert one.why.startswith(f"chosen by timings at {bucket.rows} rows, the nearest measured, on")
     for rows in (bucket.rows * 40, bucket.rows * 400):
         asked = Problem(DOWN, rows, shape.n, shape.k, shape.experts, TARGETS)
         choice = select(asked, shipped)

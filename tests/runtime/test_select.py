@@ -127,7 +127,7 @@ def test_each_distinct_choice_is_logged_once(
     told = [each.getMessage() for each in caplog.records if each.getMessage().startswith("up_")]
     assert len(told) == 1
     assert (
-        "fastest at 388 rows, the nearest measured" in told[0]
+        "chosen by timings at 388 rows, the nearest measured" in told[0]
         and "first for LayerProblem(" in told[0]
     )
 
