@@ -5,7 +5,7 @@ Weights stand in memory once, in kernel layout; the state dict is converted on i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +14,9 @@ from torch import nn
 
 from ..errors import Finding, GroupwiseError, LaunchError
 from . import check
+from .layer import run_rows, run_tokens
 from .manifest import load
-from .ops import experts_rows, experts_tokens
+from .ops import experts_rows, experts_tokens, followed
 from .pack import pack, unpack
 from .packed import (
     SEED_NAMES,
@@ -108,13 +109,17 @@ class QuantExperts(ContractDtypes):
 
     def packed(self) -> PackedExperts:
         """The weights as launches take them; shares the module's storage."""
+        return self._packed(self._weights())
+
+    def _packed(self, held: Sequence[torch.Tensor]) -> PackedExperts:
+        tensors: dict[str, Any] = dict(zip(SEED_NAMES, held, strict=True))
         return PackedExperts(
             layer=self.layer.name,
             experts=self.experts,
             hidden=self.hidden,
             intermediate=self.intermediate,
             shard=self.shard,
-            **{name: getattr(self, name) for name in SEED_NAMES},
+            **tensors,
         )
 
     def forward(self, hidden: torch.Tensor, tokens_per_expert: torch.Tensor) -> torch.Tensor:
@@ -123,8 +128,11 @@ class QuantExperts(ContractDtypes):
         """
         self.check_length(hidden)
         check.is_tensor("tokens_per_expert", tokens_per_expert)
+        held = self._weights()
+        if not followed(hidden, tokens_per_expert, held[0]):
+            return run_rows(self._packed(held), hidden, tokens_per_expert, self.manifest).out
         out: torch.Tensor = experts_rows(
-            hidden, tokens_per_expert, *self._weights(), self.layer.name, self._generated()
+            hidden, tokens_per_expert, *held, self.layer.name, self._generated()
         )
         return out
 
@@ -135,14 +143,18 @@ class QuantExperts(ContractDtypes):
         self.check_length(hidden)
         check.is_tensor("ids", ids)
         check.is_tensor("weights", weights)
+        held, first = self._weights(), self.first_expert
+        if not followed(hidden, ids, weights, held[0]):
+            packed = self._packed(held)
+            return run_tokens(packed, hidden, ids, weights, self.manifest, first_expert=first).out
         out: torch.Tensor = experts_tokens(
             hidden,
             ids,
             weights,
-            *self._weights(),
+            *held,
             self.layer.name,
             self._generated(),
-            self.first_expert,
+            first,
         )
         return out
 

@@ -18,6 +18,22 @@ from .packed import PackedExperts
 DEVICES = ("cpu", "cuda")
 
 
+def followed(*tensors: torch.Tensor) -> bool:
+    """Whether somebody follows the ops of a call, so that it must be one: a tracer, a dispatch
+    mode, a tensor of another class or without storage, or autograd, which says that there is no
+    gradient. Without any of them, an op costs as much of the host's time as the layer's own Python.
+    """
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
+        return True
+    if torch._C._len_torch_dispatch_stack() > 0:
+        return True
+    gradient = torch.is_grad_enabled()
+    return any(
+        type(each) is not torch.Tensor or each.is_meta or (gradient and each.requires_grad)
+        for each in tensors
+    )
+
+
 def namespace(package: str) -> str:
     """Of the ops of a runtime package. torch knows an op by name, one for the whole process, so a
     bundle's are named after it.

@@ -105,7 +105,9 @@ def test_selection_takes_the_nearest_timed_rows(shipped: Manifest) -> None:
             asked = Problem(DOWN, rows, shape.n, shape.k, shape.experts, TARGETS)
             choice = select(asked, shipped)
             assert choice.entry.design == bucket.design
-            assert choice.why.startswith(f"chosen by timings at {bucket.rows} rows, the nearest measured, on")
+            assert choice.why.startswith(
+                f"chosen by timings at {bucket.rows} rows, the nearest measured, on"
+            )
 
 
 def test_what_was_timed_far_away_is_no_choice(shipped: Manifest) -> None:

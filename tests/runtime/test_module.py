@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from generator.errors import BuildError, LaunchError
+from generator.runtime import module
 from generator.runtime.manifest import Manifest
 from generator.runtime.module import Gating, QuantExperts, QuantMoE
 from generator.runtime.ops import experts_rows, experts_tokens
@@ -185,6 +189,46 @@ def test_forward_tokens(layer: Small, experts: QuantExperts) -> None:
     batch = layer.batch
     got = experts.forward_tokens(batch.hidden, batch.ids, batch.weights)
     assert torch.equal(got, layer.tokens().out)
+
+
+def test_only_who_follows_ops_is_given_one(
+    layer: Small, experts: QuantExperts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others do without: it costs the host as much time as the layer. Bits are the same."""
+    called: list[str] = []
+
+    def watch(op: Callable[..., torch.Tensor], name: str) -> Callable[..., torch.Tensor]:
+        def watched(*arguments: Any) -> torch.Tensor:
+            called.append(name)
+            return op(*arguments)
+
+        return watched
+
+    monkeypatch.setattr(module, "experts_tokens", watch(experts_tokens, "tokens"))
+    monkeypatch.setattr(module, "experts_rows", watch(experts_rows, "rows"))
+    hidden, given = layer.batch.hidden, layer.batch
+    counts = torch.full((4,), 2, dtype=torch.int32, device=hidden.device)
+
+    def both(hidden: torch.Tensor) -> list[torch.Tensor]:
+        called.clear()
+        tokens = experts.forward_tokens(hidden, given.ids, given.weights)
+        return [tokens, experts(hidden, counts)]
+
+    want = both(hidden)
+    assert called == []
+    with FlopCounterMode(display=False):
+        assert all(map(torch.equal, both(hidden), want))
+    assert called == ["tokens", "rows"]
+    learned = hidden.clone().requires_grad_()
+    for result in both(learned):
+        with pytest.raises(RuntimeError):
+            result.sum().backward()
+    assert called == ["tokens", "rows"]
+    with torch.no_grad():
+        assert all(map(torch.equal, both(learned), want))
+    assert called == []
+    assert all(map(torch.equal, both(torch.nn.Parameter(hidden, requires_grad=False)), want))
+    assert called == ["tokens", "rows"]
 
 
 def test_from_packed_copies_nothing(layer: Small) -> None:
