@@ -32,8 +32,11 @@ class Trial:
     sample: Sample
 
 
+LEAVE_OUT = "start again with --leave-out and its name, or a glob: it goes on from --trials"
+
+
 @contextmanager
-def naming(modules: str) -> Iterator[None]:
+def naming(modules: str, fix: str = LEAVE_OUT) -> Iterator[None]:
     """Raises LaunchError, which names them, where the device stops at one of these modules: it
     takes the process along.
     """
@@ -43,7 +46,6 @@ def naming(modules: str) -> Iterator[None]:
         raise
     except RuntimeError as error:
         said = (str(error).strip() or type(error).__name__).splitlines()[0]
-        fix = "start again with --leave-out and its name, or a glob: it goes on from --trials"
         raise LaunchError(Finding(modules, f"does not run: {said}", fix)) from error
 
 

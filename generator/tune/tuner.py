@@ -19,7 +19,15 @@ from generator.tune.rotation import calls_of, memory_of
 from generator.tune.row_tiles import layer_samples, near
 from generator.tune.stages import finished
 from generator.tune.timing import Timer
-from generator.tune.trials import Contest, Trial, contest, in_orders, plausible, unordered
+from generator.tune.trials import (
+    Contest,
+    Trial,
+    contest,
+    in_orders,
+    naming,
+    plausible,
+    unordered,
+)
 from generator.tune.weights import random_experts
 from generator.tune.work import floor_us
 
@@ -28,6 +36,8 @@ GEMMS = ("up", "down")
 # that reads faster, as sm_100 does (8 TB/s), graphs are only shorter, in that proportion, and on a
 # slower one longer: a sample is the time of a replay by the calls in it.
 READ_TB_PER_S = 5.0
+# A way on where the device stops at the layer itself, by the designs that the rivals' build ranks.
+OTHERWISE = "leave the layer out by --contract: it goes on from --trials"
 GEMM_SHARE = 1 / 3  # of a layer's floor that its down GEMM takes at least
 TALL = 128  # rows of a tile; TALL of generator/lower/enumerate.py, which this half may not import
 
@@ -97,7 +107,9 @@ class Tuner:
             calls = calls_of(len(own), GEMM_SHARE * floor)
             given = random_tokens(setup.model, setup.layer, batch, self.device, self.seed)
             prepared = prepare(self.manifest, setup.layer, own, (given,) * calls)
-            checked = finished(prepared)
+            with naming(f"{setup.layer.name} on {batch.tokens} tokens", OTHERWISE):
+                checked = finished(prepared)
+                _ = checked.present  # which waits for the device
             rounds = []
             for operation in GEMMS:
                 match = contest(prepared, checked, operation, self.timer, self.say)

@@ -170,6 +170,19 @@ def test_what_the_device_stops_at_is_named_with_the_way_on(
     )
 
 
+def test_a_layer_that_the_device_stops_at_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stops(prepared: object) -> object:
+        raise RuntimeError("CUDA error: a stop")
+
+    monkeypatch.setattr(tuner, "finished", stops)
+    with pytest.raises(LaunchError) as error:
+        down_of(portable())
+    assert str(error.value) == (
+        f"[launch] {CHANNEL} on 3 tokens: does not run: CUDA error: a stop;"
+        " leave the layer out by --contract: it goes on from --trials"
+    )
+
+
 def test_a_full_device_is_no_modules_mistake(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(contest: object, entry: Entry) -> bool:
         raise torch.OutOfMemoryError("no room")
