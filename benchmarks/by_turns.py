@@ -28,11 +28,11 @@ from generator.tune.environment import environment
 from generator.tune.rotated import rotated
 from generator.tune.rotation import calls_of, memory_of
 from generator.tune.timing import Sample, Timer, graph_samples, timer_for
+from generator.tune.tuner import READ_TB_PER_S
 from generator.tune.weights import random_experts
 from generator.tune.work import floor_us
 
 SEED = 0
-READ_TB_PER_S = 5.0  # only says how many calls a graph holds; no less than it has to
 
 
 def gpu() -> torch.device:
@@ -69,9 +69,7 @@ def beside(
     for batch in asked[0].batches:
         own = [each.copies[: each.wanted[batch]] for each in turned]
         if any(len(c) < t.wanted[batch] for c, t in zip(own, turned, strict=True)):
-            what = (
-                "there is no memory for the copies of the weights that would not sit in the cache"
-            )
+            what = "there is no memory for copies of the weights that would not sit in the cache"
             raise LaunchError(Finding(f"{batch.tokens} tokens", what, "name fewer layers"))
         floor = min(floor_us(each.works[batch], READ_TB_PER_S) for each in turned)
         calls = calls_of(lcm(*map(len, own)), floor)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -36,10 +36,10 @@ GEMMS = ("up", "down")
 # that reads faster, as sm_100 does (8 TB/s), graphs are only shorter, in that proportion, and on a
 # slower one longer: a sample is the time of a replay by the calls in it.
 READ_TB_PER_S = 5.0
-# A way on where the device stops at the layer itself, by the designs that the rivals' build ranks.
-OTHERWISE = "leave the layer out by --contract: it goes on from --trials"
 GEMM_SHARE = 1 / 3  # of a layer's floor that its down GEMM takes at least
 TALL = 128  # rows of a tile; TALL of generator/lower/enumerate.py, which this half may not import
+# A way on where the device stops at the layer itself, by the designs that the rivals' build ranks.
+OTHERWISE = "leave the layer out by --contract: it goes on from --trials"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,14 +84,15 @@ class Tuner:
         others = other_orders(rounds, setup, seen)
         left = {each.symbol for each in self.passing([each for own in others for each in own])}
         for batch in setup.batches:
-            timed = []
+            timed: list[tuple[FirstRound, list[Trial]]] = []
+            found: list[Measurement] = []
             for first, own in zip(rounds, others, strict=True):
                 if first.batch == batch:
                     rivals = [e for e in own if e.symbol in left and _named(e) not in banned]
                     timed.append((first, second_round(first, rivals)))
-                    banned |= _wrong(timed[-1][1])
-            gemms = [each for first, trials in timed for each in of_gemm(setup, first, trials)]
-            yield batch, [*gemms, *of_layer(setup, timed)]
+                    found += of_gemm(setup, *timed[-1])
+                    banned |= wrong(found)
+            yield batch, [*found, *of_layer(setup, timed)]
 
     def _first_rounds(
         self, setup: Setup, banned: set[tuple[str, str]]
@@ -114,7 +115,7 @@ class Tuner:
             for operation in GEMMS:
                 match = contest(prepared, checked, operation, self.timer, self.say)
                 rounds.append(self._first_round(batch, match, banned))
-                banned |= _wrong(rounds[-1].trials)
+                banned |= wrong(of_gemm(setup, rounds[-1], rounds[-1].trials))
             yield batch, rounds
 
     def _first_round(
@@ -157,10 +158,6 @@ def _named(entry: Entry) -> tuple[str, str]:
     return entry.contract, entry.design
 
 
-def _wrong(trials: Iterable[Trial]) -> set[tuple[str, str]]:
-    return {_named(each.entry) for each in trials if not each.sample.count}
-
-
 def second_round(first: FirstRound, others: Sequence[Entry]) -> list[Trial]:
     """The best in their other orders, then the best of all by turns."""
     match = first.match
@@ -169,7 +166,7 @@ def second_round(first: FirstRound, others: Sequence[Entry]) -> list[Trial]:
     return [final.get(each.entry.symbol, each) for each in trials]
 
 
-def of_gemm(setup: Setup, first: FirstRound, trials: Sequence[Trial]) -> Iterator[Measurement]:
+def of_gemm(setup: Setup, first: FirstRound, trials: Iterable[Trial]) -> Iterator[Measurement]:
     """What was measured of one GEMM of a batch."""
     for each in trials:
         yield Measurement(
@@ -201,21 +198,14 @@ def of_layer(
     samples = layer_samples(up.match.calls, pairs, up.match.timer)
     for pair, sample in zip(pairs, samples, strict=True):
         if sample is not None:
-            yield Measurement(
-                model=setup.model.name,
-                layer=setup.layer.name,
+            trial = Trial(pair.entries[up.match.operation], sample)
+            [of_up] = of_gemm(setup, up, [trial])
+            yield replace(
+                of_up,
                 operation=LAYER,
                 contract=setup.layer.name,
                 n=down.problem.n,
-                k=up.problem.k,
-                experts=up.problem.experts,
-                rows=up.problem.rows,
-                routing=up.batch.routing,
                 design=f"m{pair.block_m}",
-                block_m=pair.block_m,
-                us=sample.median,
-                iqr=sample.iqr,
-                looks=sample.count,
             )
 
 

@@ -49,7 +49,7 @@ def test_layers_get_the_same_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_copies_that_have_no_room_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(by_turns, "memory_of", lambda device: Memory(cache=1 << 22, free=0))
-    with pytest.raises(LaunchError, match="3 tokens: there is no memory for the copies"):
+    with pytest.raises(LaunchError, match="3 tokens: there is no memory for copies"):
         next(by_turns.beside(MANIFEST, ASKED, ToldTimer(), CPU, repeat=1))
 
 
