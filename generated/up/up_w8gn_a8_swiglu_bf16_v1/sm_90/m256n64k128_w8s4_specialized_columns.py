@@ -20,13 +20,12 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 
 # Design: how this module computes it. One warp loads tiles into a ring of stages; two groups of
-# four warps take them by turns: one multiplies while the other finishes what it has. Weights are a
-# product's first operand.
-BLOCK_M = gl.constexpr(128)  # rows of a tile
+# four warps multiply them, half of the weight rows each. Weights are a product's first operand.
+BLOCK_M = gl.constexpr(256)  # rows of a tile
 BLOCK_N = gl.constexpr(64)  # columns of a tile
 LINE = gl.constexpr(128)  # bytes of every row in a stage
 STAGES = gl.constexpr(4)  # of the ring
-STAGE_BYTES = gl.constexpr(32768)  # of a stage: weights and rows
+STAGE_BYTES = gl.constexpr(49152)  # of a stage: weights and rows
 HALF_N = gl.constexpr(64)  # weight rows of half a tile
 PART_M = gl.constexpr(64)  # rows of a short tile, and of sums that are scaled at once
 LEFT_PARTS = gl.constexpr(2)  # of PART_M rows, whose results wait in shared memory
@@ -172,15 +171,13 @@ def _leave(total, w_scale, x_scale, part):
 
 
 @gluon.jit
-def _finish(parts, group: gl.constexpr, pointers, work, N):
+def _finish(parts, half: gl.constexpr, pointers, work, N):
     """Gate and store what was left of the rows before `end`."""
     _, column, first, end = work
     _, _, a_ptr = pointers
     count = (gl.minimum(end - first, LEFT_PARTS * PART_M) + PART_M - 1) // PART_M
-    for piece in range(2 * count):
-        # Of PART_M rows, one half of the columns and then the other.
-        part, half = piece // 2, piece % 2
-        y = parts.index(2 * LEFT_PARTS * group + piece).load(READ)
+    for part in range(count):
+        y = parts.index(LEFT_PARTS * half + part).load(READ)
         gate, up = gl.split(y.reshape([PART_M, BLOCK_N // 16, 2, 8]).permute([0, 1, 3, 2]))
         a = _silu(gate.to(gl.float32)) * up.to(gl.float32)
         y = a.to(gl.bfloat16).reshape([PART_M, BLOCK_N // 2])
@@ -193,130 +190,105 @@ def _finish(parts, group: gl.constexpr, pointers, work, N):
 
 
 @gluon.jit
-def _tile(shared, pointers, counts, group: gl.constexpr, work, stage, phase):
-    """All of the weight rows of a tile by BLOCK_M rows."""
-    x_ring, w_ring, x_scales, parts, full, empty, turns = shared
+def _tile(shared, pointers, counts, half: gl.constexpr, work, stage, phase):
+    """Half of the weight rows of a tile by BLOCK_M rows."""
+    x_ring, w_ring, x_scales, parts, full, empty = shared
     x_scale_ptr, w_scale_ptr = pointers[:2]
     n_tiles, k_tiles = counts
     expert, column, first, end = work
     N = n_tiles * BLOCK_N
     zero = gl.zeros([HALF_N, BLOCK_M], gl.int32, SUMS)
     scales = w_scale_ptr + expert.to(gl.int64) * (2 * N) + column * BLOCK_N
-    w_scale0 = gl.load(scales + _columns(0, N, SUMS)).to(gl.float32)
-    w_scale1 = gl.load(scales + _columns(1, N, SUMS)).to(gl.float32)
-    # One scale for all of K: the sums of both halves of the weight rows stay integers.
+    w_scale = gl.load(scales + _columns(half, N, SUMS)).to(gl.float32)
+    # One scale for all of K: the sum stays an integer.
     mbarrier.wait(full.index(stage), phase)
-    top = _dot(w_ring, x_ring, stage, 0, BLOCK_M, zero, False)
-    bottom = _dot(w_ring, x_ring, stage, 1, BLOCK_M, zero, False)
+    total = _dot(w_ring, x_ring, stage, half, BLOCK_M, zero, False)
     last = stage
     stage, phase = _after(stage, phase)
     for _ in range(1, k_tiles):
         mbarrier.wait(full.index(stage), phase)
-        top = _dot(w_ring, x_ring, stage, 0, BLOCK_M, top, True)
-        bottom = _dot(w_ring, x_ring, stage, 1, BLOCK_M, bottom, True)
-        # All products but the two newest are done.
-        top, bottom = warpgroup_mma_wait(2, deps=[top, bottom])
-        top, bottom = warpgroup_mma_init(top), warpgroup_mma_init(bottom)
+        total = _dot(w_ring, x_ring, stage, half, BLOCK_M, total, True)
+        # All products but the newest are done.
+        total = warpgroup_mma_init(warpgroup_mma_wait(1, deps=[total]))
         mbarrier.arrive(empty.index(last), count=1)
         last = stage
         stage, phase = _after(stage, phase)
-    # The other group may start its products.
-    mbarrier.arrive(turns.index(1 - group), count=1)
-    top, bottom = warpgroup_mma_wait(0, deps=[top, bottom])
+    total = warpgroup_mma_wait(0, deps=[total])
     mbarrier.arrive(empty.index(last), count=1)
 
     rows = first + gl.arange(0, BLOCK_M, ROWS)
-    x_scale = x_scales.index(group)
+    x_scale = x_scales.index(half)
     x_scale.store(gl.load(x_scale_ptr + rows, mask=rows < end, other=0.0))
-    top0, top1 = _halves(top, PART)
-    bottom0, bottom1 = _halves(bottom, PART)
-    own = 2 * LEFT_PARTS * group
-    _leave(top0, w_scale0, x_scale.slice(0, PART_M), parts.index(own))
-    _leave(bottom0, w_scale1, x_scale.slice(0, PART_M), parts.index(own + 1))
-    _leave(top1, w_scale0, x_scale.slice(PART_M, PART_M), parts.index(own + 2))
-    _leave(bottom1, w_scale1, x_scale.slice(PART_M, PART_M), parts.index(own + 3))
+    total0, total1 = _halves(total, SUMS)
+    total00, total01 = _halves(total0, PART)
+    total10, total11 = _halves(total1, PART)
+    _leave(total00, w_scale, x_scale.slice(0, PART_M), parts.index(LEFT_PARTS * half))
+    _leave(total01, w_scale, x_scale.slice(PART_M, PART_M), parts.index(LEFT_PARTS * half + 1))
+    _finish(parts, half, pointers, work, N)
+    _leave(total10, w_scale, x_scale.slice(2 * PART_M, PART_M), parts.index(LEFT_PARTS * half))
+    _leave(total11, w_scale, x_scale.slice(3 * PART_M, PART_M), parts.index(LEFT_PARTS * half + 1))
     return stage, phase
 
 
 @gluon.jit
-def _short_tile(shared, pointers, counts, group: gl.constexpr, work, stage, phase):
-    """All of the weight rows of a tile by PART_M rows or fewer."""
-    x_ring, w_ring, x_scales, parts, full, empty, turns = shared
+def _short_tile(shared, pointers, counts, half: gl.constexpr, work, stage, phase):
+    """Half of the weight rows of a tile by PART_M rows or fewer."""
+    x_ring, w_ring, x_scales, parts, full, empty = shared
     x_scale_ptr, w_scale_ptr = pointers[:2]
     n_tiles, k_tiles = counts
     expert, column, first, end = work
     N = n_tiles * BLOCK_N
     zero = gl.zeros([HALF_N, PART_M], gl.int32, PART)
     scales = w_scale_ptr + expert.to(gl.int64) * (2 * N) + column * BLOCK_N
-    w_scale0 = gl.load(scales + _columns(0, N, PART)).to(gl.float32)
-    w_scale1 = gl.load(scales + _columns(1, N, PART)).to(gl.float32)
-    # One scale for all of K: the sums of both halves of the weight rows stay integers.
+    w_scale = gl.load(scales + _columns(half, N, PART)).to(gl.float32)
+    # One scale for all of K: the sum stays an integer.
     mbarrier.wait(full.index(stage), phase)
-    top = _dot(w_ring, x_ring, stage, 0, PART_M, zero, False)
-    bottom = _dot(w_ring, x_ring, stage, 1, PART_M, zero, False)
+    total = _dot(w_ring, x_ring, stage, half, PART_M, zero, False)
     last = stage
     stage, phase = _after(stage, phase)
     for _ in range(1, k_tiles):
         mbarrier.wait(full.index(stage), phase)
-        top = _dot(w_ring, x_ring, stage, 0, PART_M, top, True)
-        bottom = _dot(w_ring, x_ring, stage, 1, PART_M, bottom, True)
-        # All products but the two newest are done.
-        top, bottom = warpgroup_mma_wait(2, deps=[top, bottom])
-        top, bottom = warpgroup_mma_init(top), warpgroup_mma_init(bottom)
+        total = _dot(w_ring, x_ring, stage, half, PART_M, total, True)
+        # All products but the newest are done.
+        total = warpgroup_mma_init(warpgroup_mma_wait(1, deps=[total]))
         mbarrier.arrive(empty.index(last), count=1)
         last = stage
         stage, phase = _after(stage, phase)
-    # The other group may start its products.
-    mbarrier.arrive(turns.index(1 - group), count=1)
-    top, bottom = warpgroup_mma_wait(0, deps=[top, bottom])
+    total = warpgroup_mma_wait(0, deps=[total])
     mbarrier.arrive(empty.index(last), count=1)
 
     rows = first + gl.arange(0, PART_M, ROWS)
-    x_scale = x_scales.index(group).slice(0, PART_M)
+    x_scale = x_scales.index(half).slice(0, PART_M)
     x_scale.store(gl.load(x_scale_ptr + rows, mask=rows < end, other=0.0))
-    own = 2 * LEFT_PARTS * group
-    _leave(top, w_scale0, x_scale, parts.index(own))
-    _leave(bottom, w_scale1, x_scale, parts.index(own + 1))
+    _leave(total, w_scale, x_scale, parts.index(LEFT_PARTS * half))
     return stage, phase
 
 
 @gluon.jit
-def _multiply(shared, pointers, counts, places, group: gl.constexpr):
-    """Four warps: every other tile, all of its weight rows."""
+def _multiply(shared, pointers, counts, places, half: gl.constexpr):
+    """Four warps: half of the weight rows of every tile."""
     tile_expert_ptr, tile_start_ptr, tile_end_ptr, tiles, n_tiles = places
     N = n_tiles * BLOCK_N
     parts = shared[3]
     stage = 0
     phase = 0
-    turns = shared[6]
-    turn = 1 - group  # the phase that lets this group start; the first one may at once
-    others = group  # tiles that the other group takes before this one's next
-    _, k_tiles = counts
     for number in range(gl.program_id(0), tiles * n_tiles, gl.num_programs(0)):
         tile, column = _place(number, n_tiles)
         expert = gl.load(tile_expert_ptr + tile)
         first = gl.load(tile_start_ptr + tile)
         end = gl.load(tile_end_ptr + tile)
         if expert >= 0:
-            if others == 0:
-                # A phase is one of two, so the other group must have seen its own stages filled.
-                mbarrier.wait(turns.index(group), turn)
-                turn ^= 1
-                work = (expert, column, first, end)
-                if end - first > PART_M:
-                    stage, phase = _tile(shared, pointers, counts, group, work, stage, phase)
-                else:
-                    stage, phase = _short_tile(shared, pointers, counts, group, work, stage, phase)
-                _finish(parts, group, pointers, work, N)
+            work = (expert, column, first, end)
+            if end - first > PART_M:
+                stage, phase = _tile(shared, pointers, counts, half, work, stage, phase)
+                first += LEFT_PARTS * PART_M  # the rows before are stored
             else:
-                ahead = stage + k_tiles
-                stage = ahead % STAGES
-                phase ^= ahead // STAGES % 2
-            others ^= 1
+                stage, phase = _short_tile(shared, pointers, counts, half, work, stage, phase)
+            _finish(parts, half, pointers, (expert, column, first, end), N)
 
 
 @gluon.jit(do_not_specialize=["rows", "experts", "n_tiles", "k_tiles", "tiles"])
-def up_w8gn_a8_swiglu_bf16_v1_sm_90_m128n64k128_w8s4_pingpong_columns(
+def up_w8gn_a8_swiglu_bf16_v1_sm_90_m256n64k128_w8s4_specialized_columns(
     x_ptr,  # int8 [rows, K], rows sorted by expert
     x_scale_ptr,  # fp32 [rows]
     w_ptr,  # int8 [experts, 2 * N, K], gate rows before up rows
@@ -346,16 +318,13 @@ def up_w8gn_a8_swiglu_bf16_v1_sm_90_m128n64k128_w8s4_pingpong_columns(
     w_ring = gl.allocate_shared_memory(gl.int8, [STAGES, 1, BLOCK_N // 8, 2, 8, LINE], W_TILE)
     x_ring = gl.allocate_shared_memory(gl.int8, [STAGES, BLOCK_M, LINE], X_TILE)
     x_scales = gl.allocate_shared_memory(gl.float32, [2, BLOCK_M], X_SCALES)
-    parts = gl.allocate_shared_memory(gl.bfloat16, [4 * LEFT_PARTS, PART_M, HALF_N], PARTS)
+    parts = gl.allocate_shared_memory(gl.bfloat16, [2 * LEFT_PARTS, PART_M, HALF_N], PARTS)
     full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     for stage in gl.static_range(STAGES):
         mbarrier.init(full.index(stage), count=1)
-        mbarrier.init(empty.index(stage), count=1)
-    turns = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
-    for group in gl.static_range(2):
-        mbarrier.init(turns.index(group), count=1)
-    shared = (x_ring, w_ring, x_scales, parts, full, empty, turns)
+        mbarrier.init(empty.index(stage), count=2)  # both halves give a stage back
+    shared = (x_ring, w_ring, x_scales, parts, full, empty)
     pointers = (x_scale_ptr, w_scale_ptr, a_ptr)
     counts = (n_tiles, k_tiles)
     places = (tile_expert_ptr, tile_start_ptr, tile_end_ptr, tiles, n_tiles)

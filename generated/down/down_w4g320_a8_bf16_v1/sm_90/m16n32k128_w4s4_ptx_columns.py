@@ -49,7 +49,7 @@ def _high(w):
 
 
 @triton.jit(do_not_specialize=["n_tiles", "groups"])
-def down_w4g320_a8_bf16_v1_sm_90_m16n32k128_w4s4_ptx(
+def down_w4g320_a8_bf16_v1_sm_90_m16n32k128_w4s4_ptx_columns(
     x_ptr,  # int8 [rows, K], rows sorted by expert
     x_scale_ptr,  # fp32 [rows]
     w_ptr,  # int8 [experts, N, K // 2], two int4 a byte, in planes
@@ -61,14 +61,17 @@ def down_w4g320_a8_bf16_v1_sm_90_m16n32k128_w4s4_ptx(
     n_tiles,  # N // BLOCK_N
     groups,  # K // GROUP_K
 ):
-    tile = tl.program_id(0)
+    # Programs that run side by side share rows, and read an expert's weights in a row.
+    program = tl.program_id(1) * tl.num_programs(0) + tl.program_id(0)
+    tile = program // n_tiles
+    column = program % n_tiles
     expert = tl.load(tile_expert_ptr + tile)
     N = n_tiles * BLOCK_N
     K = groups * GROUP_K
     row_bytes = K // 2
     rows = tl.load(tile_start_ptr + tile) + tl.arange(0, BLOCK_M)
     row_ok = rows < tl.load(tile_end_ptr + tile)
-    cols = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
+    cols = column * BLOCK_N + tl.arange(0, BLOCK_N)
     y_ptrs = y_ptr + rows[:, None] * N + cols
     if expert < 0:
         # Rows that no expert owns are exact zeros.

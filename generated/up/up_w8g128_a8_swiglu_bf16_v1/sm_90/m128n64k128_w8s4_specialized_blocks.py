@@ -26,7 +26,7 @@ GROUP_K = gl.constexpr(128)  # K elements that share one weight scale
 BLOCK_M = gl.constexpr(128)  # rows of a tile
 BLOCK_N = gl.constexpr(64)  # columns of a tile
 LINE = gl.constexpr(128)  # bytes of every row in a stage
-STAGES = gl.constexpr(6)  # of the ring
+STAGES = gl.constexpr(4)  # of the ring
 STAGE_BYTES = gl.constexpr(32768)  # of a stage: weights and rows
 HALF_N = gl.constexpr(64)  # weight rows of half a tile
 PART_M = gl.constexpr(64)  # rows of a short tile, and of sums that are scaled at once
@@ -319,7 +319,7 @@ def _multiply(shared, pointers, counts, places, half: gl.constexpr):
 
 
 @gluon.jit(do_not_specialize=["rows", "experts", "n_tiles", "groups", "tiles"])
-def up_w8g128_a8_swiglu_bf16_v1_sm_90_m128n64k128_w8s6_specialized_blocks(
+def up_w8g128_a8_swiglu_bf16_v1_sm_90_m128n64k128_w8s4_specialized_blocks(
     x_ptr,  # int8 [rows, K], rows sorted by expert
     x_scale_ptr,  # fp32 [rows]
     w_ptr,  # int8 [experts, 2 * N, K], gate rows before up rows
@@ -381,4 +381,4 @@ def up_w8g128_a8_swiglu_bf16_v1_sm_90_m128n64k128_w8s6_specialized_blocks(
     )
 
 
-OPTIONS = {"num_warps": 4, "num_stages": 6, "enable_fp_fusion": False}
+OPTIONS = {"num_warps": 4, "num_stages": 4, "enable_fp_fusion": False}
