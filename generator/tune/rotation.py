@@ -5,6 +5,7 @@ finds its weights in the cache.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 
 import torch
 
@@ -13,6 +14,7 @@ import torch
 CACHE_SIZES = 4
 REPLAY_US = 500.0  # a replay lasts at least so long, or its launch and its ends show
 LEAST_CALL_US = 8.0  # no layer is faster: the fixed cost of its launches
+LEAST_STAGE_US = 1.5  # nor a stage
 FEWEST_CALLS = 2
 MOST_SHARE = 0.4  # of free memory that copies may take; baselines want theirs
 
@@ -51,3 +53,8 @@ def calls_of(copies: int, floor: float | None) -> int:
     while calls < FEWEST_CALLS or calls * max(floor, LEAST_CALL_US) < REPLAY_US:
         calls += copies
     return calls
+
+
+def turns_of(calls: int) -> int:
+    """How often a graph goes through a layer's calls with a stage that may be as short as any."""
+    return ceil(REPLAY_US / (LEAST_STAGE_US * calls))

@@ -12,9 +12,11 @@ from generator.runtime.device import current
 from generator.runtime.entry import Entry
 from generator.runtime.layer import LayerRun
 from generator.tune.calls import Prepared
+from generator.tune.rotation import turns_of
 from generator.tune.timing import Subject
 from generator.verify.stages import Checked, poisoned, relaunch
 
+GEMMS = ("up", "down")
 COPIES_WHERE_PADDED = 3  # launches of torch around a layer whose H is padded: fill, copy in, out
 
 
@@ -43,12 +45,15 @@ def finished(prepared: Prepared) -> Checked:
 
 
 def stage_subjects(prepared: Prepared, checked: Checked) -> list[Subject]:
-    """Every stage of a finished call, with the rotation's weights."""
+    """Every stage of a finished call, with the rotation's weights. Those that multiply nothing may
+    be short, and go through it several times.
+    """
     every = [replace(checked, packed=prepared.packed(i)) for i in range(len(prepared.tokens))]
     return [
         Subject(
             f"stage {operation}",
-            tuple(partial(again, each, operation, choice.entry) for each in every),
+            tuple(partial(again, each, operation, choice.entry) for each in every)
+            * (1 if operation in GEMMS else turns_of(len(every))),
         )
         for operation, choice in checked.run.choice.stages.items()
     ]

@@ -21,8 +21,9 @@ from generator.tune.choose import chosen
 from generator.tune.compiled import gates
 from generator.tune.environment import environment
 from generator.tune.measured import Measurement
+from generator.tune.stages import GEMMS
 from generator.tune.timing import timer_for
-from generator.tune.tuner import GEMMS, Tuner, first_orders
+from generator.tune.tuner import Tuner, first_orders
 from generator.tune.tuning_file import text
 
 Say = Callable[[str], None]

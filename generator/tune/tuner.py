@@ -17,7 +17,7 @@ from generator.tune.measured import LAYER, Measurement, wrong
 from generator.tune.rotated import rotated
 from generator.tune.rotation import calls_of, memory_of
 from generator.tune.row_tiles import layer_samples, near
-from generator.tune.stages import finished
+from generator.tune.stages import GEMMS, finished
 from generator.tune.timing import Timer
 from generator.tune.trials import (
     Contest,
@@ -31,7 +31,6 @@ from generator.tune.trials import (
 from generator.tune.weights import random_experts
 from generator.tune.work import floor_us
 
-GEMMS = ("up", "down")
 # How many calls a graph holds follows from it (`rotation.calls_of`), and nothing else. On a device
 # that reads faster, as sm_100 does (8 TB/s), graphs are only shorter, in that proportion, and on a
 # slower one longer: a sample is the time of a replay by the calls in it.

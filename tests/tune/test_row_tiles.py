@@ -15,10 +15,10 @@ from generator.tune import row_tiles, trials, tuner
 from generator.tune.cases import Batch, Setup
 from generator.tune.measured import LAYER
 from generator.tune.row_tiles import Pair, layer_samples, near
-from generator.tune.stages import finished
+from generator.tune.stages import GEMMS, finished
 from generator.tune.timing import Sample
 from generator.tune.trials import Trial
-from generator.tune.tuner import GEMMS, Tuner
+from generator.tune.tuner import Tuner
 from generator.verify.stages import poisoned
 from tests.tune.clocks import ToldTimer
 from tests.tune.small import CHANNEL, CPU, model, prepared

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from generator.runtime.manifest import load
-from generator.tune.stages import again, designs, finished, launches, stage_subjects
+from generator.tune import rotation
+from generator.tune.stages import GEMMS, again, designs, finished, launches, stage_subjects
 from generator.verify.stages import check_stages, poisoned
 from tests.tune.small import GROUPS, INT4, prepared
 
@@ -53,6 +54,14 @@ def test_subjects_are_the_stages_on_every_copy() -> None:
     parts = [each for each in up.calls if isinstance(each, partial)]
     used = [part.args[0].packed.up_weight.data_ptr() for part in parts]
     assert used == [call.copies[i % 2].up_weight.data_ptr() for i in range(4)]
+
+
+def test_a_graph_of_a_stage_that_may_be_short_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rotation, "REPLAY_US", 13 * rotation.LEAST_STAGE_US)
+    call = prepared(load(), calls=4, places=2)
+    lengths = {each.name: len(each.calls) for each in stage_subjects(call, finished(call))}
+    assert {lengths.pop(f"stage {each}") for each in GEMMS} == {4}
+    assert lengths and set(lengths.values()) == {16}
 
 
 def test_launches_count_the_copies_of_a_padded_hidden_size() -> None:

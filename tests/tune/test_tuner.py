@@ -21,8 +21,9 @@ from generator.tune import trials, tuner
 from generator.tune.cases import Batch, Setup
 from generator.tune.choose import chosen
 from generator.tune.measured import Measurement
+from generator.tune.stages import GEMMS
 from generator.tune.timing import Sample
-from generator.tune.tuner import GEMMS, Tuner, first_orders
+from generator.tune.tuner import Tuner, first_orders
 from generator.verify import stages
 from tests.tune.clocks import ToldTimer
 from tests.tune.small import CHANNEL, CPU, model
