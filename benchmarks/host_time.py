@@ -7,8 +7,8 @@ divided by their number, the device synchronised before; that many launches fit 
 host never waits for it. Without GPU every kernel is replaced by one that does nothing, and what is
 left is the Python around launches, Triton's own launcher not included. The median of `--repeat`
 samples, and in brackets the interquartile range; the ways take turns. `by the JIT` is the same call
-with every launch through Triton's JIT, as the first call of a batch takes it. The table is
-Markdown.
+with every launch through Triton's JIT, as the first call of a batch takes it; `launches alone` is
+what one of `run_tokens` hands to Triton's launchers, again. The table is Markdown.
 """
 
 from __future__ import annotations
@@ -80,6 +80,18 @@ def by_the_jit(call: Call) -> object:
         direct.hold = kept
 
 
+def launches_of(call: Call) -> Call:
+    """What a call hands to Triton's launchers at its end, alone. Its memory must outlive it."""
+    seen: list[Call] = []
+    kept, direct.launch = direct.launch, lambda *what: seen.append(partial(kept, *what))
+    try:
+        call()
+    finally:
+        direct.launch = kept
+    [launches] = seen
+    return launches
+
+
 def ways(
     packed: PackedExperts, model: Model, tokens: int, manifest: Manifest
 ) -> Mapping[str, Call]:
@@ -112,6 +124,7 @@ def ways(
     return {
         "run_tokens": from_tokens,
         "run_tokens, the caller's memory": partial(from_tokens, **memory),
+        "run_tokens, its launches alone": launches_of(partial(from_tokens, **memory)),
         "run_tokens, by the JIT": partial(by_the_jit, from_tokens),
         "run_rows": from_rows,
         "run_rows, the caller's memory": partial(from_rows, **of_rows),
