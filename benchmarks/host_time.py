@@ -8,7 +8,7 @@ host never waits for it. Without GPU every kernel is replaced by one that does n
 left is the Python around launches, Triton's own launcher not included. The median of `--repeat`
 samples, and in brackets the interquartile range; the ways take turns. `by the JIT` is the same call
 with every launch through Triton's JIT, as the first call of a batch takes it; `launches alone` is
-what one of `run_tokens` hands to Triton's launchers, again. The table is Markdown.
+what one of `run_tokens` ends with: the loop over Triton's launchers. The table is Markdown.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def by_the_jit(call: Call) -> object:
 
 
 def launches_of(call: Call) -> Call:
-    """What a call hands to Triton's launchers at its end, alone. Its memory must outlive it."""
+    """The launches that a call ends with, alone. Its memory must outlive them."""
     seen: list[Call] = []
     kept, direct.launch = direct.launch, lambda *what: seen.append(partial(kept, *what))
     try:

@@ -74,10 +74,10 @@ WAITS = {1: 2.0, 2: 1.0, 3: 0.8}
 # were within 1 % (one H100, 2026-11-27); groups of 32 are extrapolated.
 LONG_RING = 8
 IN_LONG_RING = 1.05
-# Lines of rows that one processor copies by TMA: those of 32 bytes bound int4 in groups of 320.
-# Picks of a build were 4.4 % from the fastest so, on average of 24 batches in groups of 256 and
-# 320, and 24 % at worst; with 1600 6.6 and 28 %. But whatever the row tile, one is 58 % from it,
-# not 28 (one H100, 2026-11-27).
+# Lines of rows that one processor copies by TMA: those of 32 bytes bound int4 in groups of 320. Of
+# 24 batches in groups of 256 and 320 picks of a build were 4.4 % from the fastest so, on average,
+# 24 % at worst, and with 1600 6.6 and 28 %. Whatever the row tile, it is 6.9 % for 6.6, and one
+# went from 20 to 58 (one H100, timings of 2026-11-27).
 LINES_PER_US = 1_200
 
 # Estimates, not measurements: they only have to order designs.

@@ -14,7 +14,7 @@ import torch
 CACHE_SIZES = 4
 REPLAY_US = 500.0  # a replay lasts at least so long, or its launch and its ends show
 LEAST_CALL_US = 8.0  # no layer is faster: the fixed cost of its launches
-LEAST_STAGE_US = 1.5  # nor a stage
+LEAST_STAGE_US = 1.5  # no stage is
 FEWEST_CALLS = 2
 MOST_SHARE = 0.4  # of free memory that copies may take; baselines want theirs
 
