@@ -73,7 +73,7 @@ def beside(
             raise LaunchError(Finding(f"{batch.tokens} tokens", what, "name fewer layers"))
         floor = min(floor_us(each.works[batch], READ_TB_PER_S) for each in turned)
         calls = calls_of(lcm(*map(len, own)), floor)
-        prepared = []  # what the graphs below write to
+        prepared = []
         for each, copies in zip(asked, own, strict=True):
             seeds = range(SEED, SEED + calls)
             given = [random_tokens(each.model, each.layer, batch, device, seed) for seed in seeds]
