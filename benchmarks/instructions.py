@@ -15,14 +15,13 @@ from __future__ import annotations
 
 import argparse
 import re
-import subprocess
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
-from generator.aot.unset import INSTRUCTION, JUMP, LABEL
+from generator.aot.disassembly import disassembled, parsed, tools
 from generator.errors import BuildError, Finding
 
 # Products of int8 a cycle: 1979 TOPS, dense, of 132 processors at 1.83 GHz (NVIDIA's H100 SXM).
@@ -63,17 +62,9 @@ class Loop:
 
 def loops(disassembly: str) -> Iterator[Loop]:
     """Those that multiply and hold none that does; `disassembly` is what `nvdisasm -c` writes."""
-    names: list[str] = []
-    labels: dict[str, int] = {}
-    spans: set[tuple[int, int]] = set()
-    for line in disassembly.splitlines():
-        if label := LABEL.match(line):
-            labels[label[1]] = len(names)
-        elif found := INSTRUCTION.search(line):
-            jump = JUMP.search(found[2])
-            names.append(found[1])
-            if jump and jump[1] in labels:  # a label that stands above
-                spans.add((labels[jump[1]], len(names)))
+    code = parsed(disassembly)
+    names = [name for name, _ in code.instructions]
+    spans = {(first, last + 1) for first, last in code.loops}
     own = {span for span in spans if any(MATRIX.match(each) for each in names[slice(*span)])}
     for first, end in sorted(own):
         if not any(first <= other[0] and other[1] <= end for other in own if other != (first, end)):
@@ -99,18 +90,14 @@ def line(symbol: str, disassembly: str) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def disassembled(cache: Path, symbol: str) -> str:
+def cubin(cache: Path, symbol: str) -> Path:
     """Raises BuildError where the cache holds no such kernel, or several."""
     found = sorted(cache.glob(f"*/{symbol}.cubin"))
     if len(found) != 1:
         what = f"holds {len(found)} kernels of the name {symbol}"
         fix = "fill an empty one by `python -m generator prefill --target sm_90 --cache CACHE`"
         raise BuildError(Finding(str(cache), what, fix))
-    import triton
-
-    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "nvdisasm"
-    command = [str(tool), "-c", str(found[0])]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return found[0]
 
 
 def lines(cache: Path, symbols: Sequence[str]) -> Iterator[str]:
@@ -118,7 +105,7 @@ def lines(cache: Path, symbols: Sequence[str]) -> Iterator[str]:
     yield f"| {' | '.join(COLUMNS)} |"
     yield "| --- | --- | ---: | ---: | ---: | --- |"
     for symbol in symbols:
-        yield line(symbol, disassembled(cache, symbol))
+        yield line(symbol, disassembled(cubin(cache, symbol), tools()))
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from generator.aot.disassembly import disassembled
 from generator.aot.unset import unset
 from generator.resources import Figures
 
@@ -51,9 +52,7 @@ def figures(files: Mapping[str, Path], shared: int, tools: Path) -> Figures:
     found = nvidia(usage, code, files["ptx"].read_text(encoding="utf-8"), shared)
     if not any(name.startswith(DESCRIBED) for name in found.matrix):
         return found
-    command = [str(tools / "nvdisasm"), "-c", str(cubin)]
-    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    return replace(found, unset=len(unset(text)))
+    return replace(found, unset=len(unset(disassembled(cubin, tools))))
 
 
 def nvidia(usage: str, code: int, ptx: str, shared: int) -> Figures:

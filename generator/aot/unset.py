@@ -9,13 +9,11 @@ elsewhere in shared memory, or where there is none. 12.9 keeps it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-# As nvdisasm writes an instruction: address, guard, name, operands.
-INSTRUCTION = re.compile(r"/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)\s*([^;]*);")
-LABEL = re.compile(r"^\s*(\.L_\w+):")
-JUMP = re.compile(r"`\((\.L_\w+)\)")
+from generator.aot.disassembly import parsed
+
 UNIFORM = re.compile(r"\bUR(\d+)\b")
 PREDICATE = re.compile(r"!?U?P(?:T|\d+)")
 WIDE = re.compile(r"\.64\b|\.WIDE\b")  # of instructions whose result takes two registers
@@ -25,44 +23,33 @@ WGMMA = re.compile(r"[A-Z]GMMA\b")
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
-    """What the way from one instruction to another depends on."""
+    """What one instruction does with uniform registers."""
 
     sets: range  # of uniform registers
     reads: frozenset[int]  # those that are named; a name may stand for several
-    to: str | None  # the label it may jump to
 
 
 def unset(disassembly: str) -> list[int]:
     """The uniform registers that an instruction names as operands where no way through the code
     sets them, ascending. `disassembly` is what `nvdisasm -c` makes of a cubin of one kernel.
     """
-    instructions: list[Instruction] = []
-    labels: dict[str, int] = {}
-    for line in disassembly.splitlines():
-        if label := LABEL.match(line):
-            labels[label[1]] = len(instructions)
-        elif found := INSTRUCTION.search(line):
-            instructions.append(_instruction(found[1], found[2]))
+    code = parsed(disassembly)
+    instructions = [_instruction(name, operands) for name, operands in code.instructions]
     sets: dict[int, list[int]] = {}
     for place, each in enumerate(instructions):
         for register in each.sets:
             sets.setdefault(register, []).append(place)
-    loops = [
-        (labels[each.to], place)
-        for place, each in enumerate(instructions)
-        if each.to is not None and labels.get(each.to, place + 1) <= place
-    ]
     return sorted(
         {
             register
             for place, each in enumerate(instructions)
             for register in each.reads
-            if not _may_be_set(sets.get(register, []), place, loops)
+            if not _may_be_set(sets.get(register, []), place, code.loops)
         }
     )
 
 
-def _may_be_set(sets: list[int], place: int, loops: list[tuple[int, int]]) -> bool:
+def _may_be_set(sets: list[int], place: int, loops: Sequence[tuple[int, int]]) -> bool:
     """Whether one of the instructions `sets` may come before that at `place`: it stands above, or
     between there and a jump back to somewhere above. What ways there really are does not matter.
     """
@@ -72,7 +59,6 @@ def _may_be_set(sets: list[int], place: int, loops: list[tuple[int, int]]) -> bo
 
 
 def _instruction(name: str, operands: str) -> Instruction:
-    jump = JUMP.search(operands)
     rest = [each.strip() for each in operands.split(",")]
     while rest and PREDICATE.fullmatch(rest[0]):
         rest.pop(0)
@@ -82,7 +68,7 @@ def _instruction(name: str, operands: str) -> Instruction:
         count = 4 if WIDEST.search(name) else 2 if WIDE.search(name) else 1
         sets = range(first, first + count)
         rest.pop(0)
-    return Instruction(sets, frozenset(_read(name, rest)), jump[1] if jump else None)
+    return Instruction(sets, frozenset(_read(name, rest)))
 
 
 def _read(name: str, operands: list[str]) -> Iterator[int]:

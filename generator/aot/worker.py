@@ -23,6 +23,7 @@ from triton.errors import TritonError
 
 from generator.aot import offline
 from generator.aot.binary import figures
+from generator.aot.disassembly import tools
 from generator.aot.launches import Launches, extremes, lengths
 from generator.aot.looking import NotCached, look_only
 from generator.errors import GroupwiseError
@@ -30,7 +31,6 @@ from generator.runtime.manifest import load
 
 # What the stages of a compile raise: Triton's own, and its passes and LLVM through their bindings.
 COMPILERS = (TritonError, RuntimeError)
-TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
 
 class Worker:
@@ -100,7 +100,7 @@ class Worker:
         if request.get("figures", False):
             files = {Path(path).suffix[1:]: Path(path) for path in group.values()}
             try:
-                facts["figures"] = asdict(figures(files, metadata["shared"], TOOLS))
+                facts["figures"] = asdict(figures(files, metadata["shared"], tools()))
             except (KeyError, OSError, ValueError, subprocess.SubprocessError) as error:
                 return {"unread": _message(error), "trace": traceback.format_exc()}
         return facts
